@@ -1,0 +1,66 @@
+"""What a proposer is: it is asked for one candidate at a time, with everything that is known, and answers with a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from kernelevolve_lab.operators.base import Operator
+from kernelevolve_lab.records import Candidate, TargetSpec
+from kernelevolve_lab.records.run_state import RunState
+
+Memory = Literal["parent", "siblings", "both", "clean_slate"]
+
+
+@dataclass(frozen=True)
+class ProposalRequest:
+    """One question to a proposer.
+
+    `parents` are ids in `state` (empty for a draft); `memory` says how much history to consider; `seed` is this request's own, derived from
+    the run's, so that concurrent requests stay repeatable. `pending` are ids proposed and not yet judged. `emit` may be called with pieces
+    of text as they arrive, for the live view.
+    """
+
+    operator: Operator
+    target: TargetSpec
+    language: str
+    state: RunState
+    index: int
+    seed: int
+    parents: tuple[str, ...] = ()
+    memory: Memory = "parent"
+    pending: tuple[str, ...] = ()
+    emit: Callable[[str], None] = field(default=lambda text: None)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate with what it cost; or, with `candidate` None, why there is none (`reason`), which costs all the same.
+
+    `exhausted` says that this proposer has nothing more to offer, so that the run can end instead of asking forever.
+    """
+
+    candidate: Candidate | None
+    reason: str = ""
+    prompt: str = ""
+    reply: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    exhausted: bool = False
+
+
+class Proposer(Protocol):
+    """Writes candidates. Registered in the group `kernelevolve_lab.proposers` as a factory
+    `(operator, target, language, options: dict, seed: int) -> Proposer`; the factory raises a `LabError` where it cannot serve that
+    operator, target or language. `concurrency` is how many requests may be in flight at once."""
+
+    name: str
+    concurrency: int
+
+    async def propose(self, request: ProposalRequest) -> Proposal:
+        """Answer one request; must not block the event loop for more than a few milliseconds (CPU work goes to a thread)."""
+
+    async def close(self) -> None:
+        """Release connections; called once."""

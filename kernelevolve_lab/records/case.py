@@ -1,0 +1,32 @@
+"""A case: one workload of an operator."""
+
+from typing import Literal
+
+from kernelevolve_lab.records.base import Record
+
+Scalar = bool | int | float | str
+Profile = Literal["laptop", "gpu"]
+
+
+class Case(Record):
+    """One workload of an operator: its sizes, dtype and input distribution.
+
+    `name` is unique within an operator and profile. `sizes` are the operator's own parameters (for example `{"rows": 4096, "cols": 1024}`).
+    A `held_out` case is judged but never shown to a proposer.
+    """
+
+    name: str
+    sizes: dict[str, Scalar]
+    dtype: str = "float32"
+    distribution: str = "normal"
+    held_out: bool = False
+
+
+class TensorSpec(Record):
+    """Shape and dtype (torch's name without the prefix, e.g. `float32`, `int64`) of one input or output."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -1,0 +1,379 @@
+"""The state of a run: the one fold over its events.
+
+`RunFold` eats logged events in order and hands out immutable `RunState` snapshots; a snapshot is built only when asked for and shared until
+the next event. Folding the same log always gives an equal state, whoever does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from kernelevolve_lab.records import events
+from kernelevolve_lab.records.candidate import Candidate
+from kernelevolve_lab.records.evaluation import Evaluation, Verdict
+from kernelevolve_lab.records.hardware import Evidence, TargetSpec
+from kernelevolve_lab.records.run import (
+    Branch,
+    Budget,
+    Enqueue,
+    Extend,
+    Hint,
+    Pause,
+    Pin,
+    Reject,
+    Resume,
+    RunConfig,
+    Stop,
+)
+
+LOG_LINES = 500
+
+
+class Status(StrEnum):
+    EMPTY = "empty"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate in a run. `order` counts from 1; `rejected` is the person's reason (None: not rejected), `banned` whether it or an
+    ancestor was rejected, so that nothing may descend from it."""
+
+    candidate: Candidate
+    order: int
+    generation: int
+    evaluation: Evaluation | None = None
+    judging: bool = False
+    pinned: bool = False
+    rejected: str | None = None
+    banned: bool = False
+    prompt: str = ""
+    reply: str = ""
+    cost: float = 0.0
+    proposed_at: float = 0.0
+    judged_at: float = 0.0
+
+    @property
+    def fitness(self) -> float:
+        return self.evaluation.fitness if self.evaluation else 0.0
+
+    @property
+    def correct(self) -> bool:
+        return self.evaluation is not None and self.evaluation.verdict is Verdict.CORRECT
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line for people."""
+
+    seq: int
+    time: float
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A person's command: accepted as event `seq`, and applied once `note` is not None."""
+
+    seq: int
+    command: object
+    author: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A snapshot of a run. All collections are read-only; `entries` is in the order of proposal."""
+
+    run: str = ""
+    seq: int = 0
+    status: Status = Status.EMPTY
+    config: RunConfig | None = None
+    title: str = ""
+    phase: str = ""
+    outcome: str = ""
+    reason: str = ""
+    target: TargetSpec | None = None
+    baselines: tuple[events.BaselineCase, ...] = ()
+    entries: Mapping[str, Entry] = field(default_factory=lambda: MappingProxyType({}))
+    budget: Budget = Budget()
+    started_at: float = 0.0
+    updated_at: float = 0.0
+    active_seconds: float = 0.0
+    cost: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    failed_proposals: int = 0
+    hints: tuple[str, ...] = ()
+    requests: tuple[Request, ...] = ()
+    lessons: tuple[events.LessonLearned, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    best_id: str | None = None
+    since_best: int = 0
+
+    @property
+    def judged(self) -> int:
+        """How many candidates have an evaluation."""
+        return sum(entry.evaluation is not None for entry in self.entries.values())
+
+    @property
+    def best(self) -> Entry | None:
+        """The best correct candidate that nobody rejected, or None."""
+        return self.entries[self.best_id] if self.best_id else None
+
+    @property
+    def pending_requests(self) -> tuple[Request, ...]:
+        """Commands accepted and not yet applied, oldest first."""
+        return tuple(request for request in self.requests if request.note is None)
+
+    def ranked(self) -> tuple[Entry, ...]:
+        """Correct candidates best first (pinned ones are not moved up), then the rest, newest first. Numbers of different evidence are
+        never ranked together: what was measured comes before what was emulated, modelled or compiled."""
+        evidence = list(Evidence)
+
+        def key(entry: Entry) -> tuple:
+            if not entry.correct:
+                return (1, 0, 0.0, -entry.order)
+            return (0, evidence.index(entry.evaluation.evidence), -entry.fitness, entry.order)
+
+        return tuple(sorted(self.entries.values(), key=key))
+
+    def children(self, candidate: str) -> tuple[Entry, ...]:
+        """The candidates that name this one as a parent."""
+        return tuple(entry for entry in self.entries.values() if candidate in entry.candidate.parents)
+
+    def lineage(self, candidate: str) -> tuple[Entry, ...]:
+        """The first-parent chain from the root draft to this candidate."""
+        chain: list[Entry] = []
+        seen: set[str] = set()
+        current: str | None = candidate
+        while current in self.entries and current not in seen:
+            seen.add(current)
+            chain.append(self.entries[current])
+            current = next(iter(self.entries[current].candidate.parents), None)
+        return tuple(reversed(chain))
+
+
+def _better(entry: Entry, best: Entry | None) -> bool:
+    return (
+        entry.correct
+        and not entry.banned
+        and entry.evaluation.evidence is Evidence.MEASURED
+        and entry.fitness > (best.fitness if best else 0.0)
+    )
+
+
+class RunFold:
+    """Eats events; `state` is the snapshot after the last one."""
+
+    def __init__(self, logged: Iterable[events.Logged] = ()) -> None:
+        self._state = RunState()
+        self._entries: dict[str, Entry] = {}
+        self._requests: dict[int, Request] = {}
+        self._log: list[LogLine] = []
+        self._clock_from: float | None = None
+        self._stale = False
+        for item in logged:
+            self.apply(item)
+
+    @property
+    def state(self) -> RunState:
+        if self._stale:
+            self._state = replace(
+                self._state,
+                entries=MappingProxyType(dict(self._entries)),
+                requests=tuple(self._requests.values()),
+                log=tuple(self._log),
+            )
+            self._stale = False
+        return self._state
+
+    def apply(self, logged: events.Logged) -> None:
+        """Take one event in; events must come in order of `seq`, without gaps."""
+        if logged.seq != self._state.seq + 1:
+            raise ValueError(f"event {logged.seq} of run {logged.run} came after event {self._state.seq}")
+        active = self._state.active_seconds
+        if self._clock_from is not None:
+            active += max(0.0, logged.time - self._clock_from)
+            self._clock_from = logged.time
+        self._state = replace(
+            self._state, run=logged.run, seq=logged.seq, updated_at=logged.time, active_seconds=active
+        )
+        getattr(self, f"_{logged.event.kind}")(logged, logged.event)
+        self._stale = True
+
+    def _set(self, **changes) -> None:
+        self._state = replace(self._state, **changes)
+
+    def _say(self, logged: events.Logged, text: str, level: str = "info") -> None:
+        self._log.append(LogLine(logged.seq, logged.time, level, text))
+        del self._log[:-LOG_LINES]
+
+    def _run_started(self, logged: events.Logged, event: events.RunStarted) -> None:
+        self._clock_from = logged.time
+        self._set(
+            status=Status.RUNNING,
+            config=event.config,
+            title=event.title,
+            budget=event.config.budget,
+            started_at=logged.time,
+        )
+        self._say(logged, f"Run started: {event.title} on {event.config.target} in {event.config.language}.")
+
+    def _run_resumed(self, logged: events.Logged, event: events.RunResumed) -> None:
+        self._clock_from = logged.time
+        for key, entry in self._entries.items():
+            self._entries[key] = replace(entry, judging=False)
+        self._set(status=Status.RUNNING, outcome="", reason="")
+        self._say(logged, f"Run resumed. {event.reason}".strip())
+
+    def _phase_changed(self, logged: events.Logged, event: events.PhaseChanged) -> None:
+        self._set(phase=event.phase)
+        self._say(logged, event.phase)
+
+    def _target_measured(self, logged: events.Logged, event: events.TargetMeasured) -> None:
+        self._set(target=event.target)
+
+    def _baselines_measured(self, logged: events.Logged, event: events.BaselinesMeasured) -> None:
+        kept = {(b.case.name, b.name): b for b in (*self._state.baselines, *event.baselines)}
+        self._set(baselines=tuple(kept.values()))
+
+    def _candidate_proposed(self, logged: events.Logged, event: events.CandidateProposed) -> None:
+        self._spend(event)
+        candidate = event.candidate
+        if candidate.id in self._entries:
+            return
+        banned = any(self._entries[p].banned for p in candidate.parents if p in self._entries)
+        self._entries[candidate.id] = Entry(
+            candidate,
+            len(self._entries) + 1,
+            event.generation,
+            banned=banned,
+            prompt=event.prompt,
+            reply=event.reply,
+            cost=event.cost,
+            proposed_at=logged.time,
+        )
+
+    def _proposal_failed(self, logged: events.Logged, event: events.ProposalFailed) -> None:
+        self._spend(event)
+        self._set(failed_proposals=self._state.failed_proposals + 1)
+        self._say(logged, f"No candidate from {event.proposer}: {event.reason}", "warning")
+
+    def _spend(self, event: events.CandidateProposed | events.ProposalFailed) -> None:
+        self._set(
+            cost=self._state.cost + event.cost,
+            input_tokens=self._state.input_tokens + event.input_tokens,
+            output_tokens=self._state.output_tokens + event.output_tokens,
+        )
+
+    def _evaluation_started(self, logged: events.Logged, event: events.EvaluationStarted) -> None:
+        self._entries[event.candidate] = replace(self._entries[event.candidate], judging=True)
+
+    def _evaluation_finished(self, logged: events.Logged, event: events.EvaluationFinished) -> None:
+        evaluation = event.evaluation
+        before = self._entries[evaluation.candidate]
+        entry = replace(before, evaluation=evaluation, judging=False, judged_at=logged.time)
+        self._entries[evaluation.candidate] = entry
+        best = self._state.best_id
+        if best == evaluation.candidate:
+            self._elect()
+        elif _better(entry, self._entries.get(best)):
+            self._set(best_id=evaluation.candidate, since_best=0)
+            self._say(
+                logged, f"New best: {evaluation.candidate}, {entry.fitness:.2f}x over {evaluation.speedup.baseline}."
+            )
+        elif before.evaluation is None:
+            self._set(since_best=self._state.since_best + 1)
+
+    def _elect(self) -> None:
+        best: Entry | None = None
+        for entry in self._entries.values():
+            if _better(entry, best):
+                best = entry
+        self._set(best_id=best.candidate.id if best else None)
+
+    def _steering_accepted(self, logged: events.Logged, event: events.SteeringAccepted) -> None:
+        command = event.command
+        self._requests[logged.seq] = Request(logged.seq, command, event.author)
+        match command:
+            case Reject():
+                if command.candidate in self._entries:
+                    self._entries[command.candidate] = replace(
+                        self._entries[command.candidate], rejected=command.reason
+                    )
+                    self._ban()
+                self._say(logged, f"{command.candidate} rejected: {command.reason}")
+            case Pin():
+                if command.candidate in self._entries:
+                    self._entries[command.candidate] = replace(self._entries[command.candidate], pinned=command.pinned)
+            case Hint():
+                self._set(hints=(*self._state.hints, command.text))
+                self._say(logged, f"Hint: {command.text}")
+            case Pause():
+                if self._state.status is Status.RUNNING:
+                    self._clock_from = None
+                    self._set(status=Status.PAUSED)
+                    self._say(logged, "Paused.")
+            case Resume():
+                if self._state.status is Status.PAUSED:
+                    self._clock_from = logged.time
+                    self._set(status=Status.RUNNING)
+                    self._say(logged, "Going on.")
+            case Extend():
+                self._set(budget=extended(self._state.budget, command))
+            case Enqueue() | Branch() | Stop():
+                pass
+
+    def _ban(self) -> None:
+        """Recompute who descends from a rejected candidate, and with it the best."""
+        for key, entry in self._entries.items():  # parents come before children, so one pass is enough
+            banned = entry.rejected is not None or any(
+                self._entries[p].banned for p in entry.candidate.parents if p in self._entries
+            )
+            if banned != entry.banned:
+                self._entries[key] = replace(entry, banned=banned)
+        self._elect()
+
+    def _steering_applied(self, logged: events.Logged, event: events.SteeringApplied) -> None:
+        request = self._requests.get(event.request)
+        if request is not None:
+            self._requests[event.request] = replace(request, note=event.note)
+            if event.note:
+                self._say(logged, event.note)
+
+    def _budget_changed(self, logged: events.Logged, event: events.BudgetChanged) -> None:
+        self._set(budget=event.budget)
+
+    def _lesson_learned(self, logged: events.Logged, event: events.LessonLearned) -> None:
+        self._set(lessons=(*self._state.lessons, event))
+        self._say(logged, f"Lesson: {event.text}")
+
+    def _noted(self, logged: events.Logged, event: events.Noted) -> None:
+        self._say(logged, event.text, event.level)
+
+    def _run_ended(self, logged: events.Logged, event: events.RunEnded) -> None:
+        self._clock_from = None
+        self._set(status=Status.ENDED, outcome=event.outcome, reason=event.reason, phase="")
+        self._say(logged, f"Run {event.outcome}: {event.reason}")
+
+
+def extended(budget: Budget, more: Extend) -> Budget:
+    """The budget with more added to the bounds that it has."""
+
+    def add(bound, extra):
+        return bound + extra if bound is not None else None
+
+    return budget.model_copy(
+        update={
+            "candidates": add(budget.candidates, more.candidates),
+            "seconds": add(budget.seconds, more.seconds),
+            "cost": add(budget.cost, more.cost),
+        }
+    )
