@@ -19,10 +19,7 @@ KINDS = ("operators", "targets", "languages", "proposers", "policies", "exporter
 def _entries(kind: str) -> dict[str, EntryPoint]:
     if kind not in KINDS:
         raise ValueError(f"no such kind of thing: {kind}")
-    return {
-        entry.name: entry
-        for entry in sorted(entry_points(group=f"kernelevolve_lab.{kind}"), key=lambda entry: entry.name)
-    }
+    return {entry.name: entry for entry in sorted(entry_points(group=f"kernelevolve_lab.{kind}"), key=lambda entry: entry.name)}
 
 
 _added: dict[str, dict[str, Callable[[], Any]]] = {kind: {} for kind in KINDS}
@@ -48,9 +45,7 @@ def load(kind: str, name: str) -> Any:
     try:
         return entry.load()
     except ImportError as error:
-        raise BadInput(
-            f"'{name}' of the registered {kind} cannot be loaded: {error}. Install what it needs, or choose another."
-        ) from error
+        raise BadInput(f"'{name}' of the registered {kind} cannot be loaded: {error}. Install what it needs, or choose another.") from error
 
 
 def unknown(kind: str, name: str) -> str:

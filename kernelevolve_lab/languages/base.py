@@ -46,7 +46,7 @@ class Language(Protocol):
         """Compilers and versions found; raises `MissingTool` with the way out when the language cannot be built here."""
 
     def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0) -> Build:
-        """Compile one source (never run it); builds are cached by content, flags and toolchain under `cache`, and safe to run in parallel."""
+        """Compile one source , never run it; builds are cached under `cache` by content, flags and toolchain, and safe in parallel."""
 
     def guide(self) -> str:
         """What to know to write a kernel in this language here: the contract and a worked example, as markdown."""

@@ -24,9 +24,7 @@ class Tolerance:
     own error). Integer and boolean outputs must be exact."""
 
     factor: float = 4.0
-    floors: Mapping[str, float] = field(
-        default_factory=lambda: {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2}
-    )
+    floors: Mapping[str, float] = field(default_factory=lambda: {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2})
 
 
 @dataclass(frozen=True)

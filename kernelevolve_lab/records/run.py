@@ -89,6 +89,4 @@ class Extend(Record):
     cost: float = 0.0
 
 
-Command = Annotated[
-    Reject | Pin | Hint | Enqueue | Branch | Pause | Resume | Stop | Extend, Field(discriminator="command")
-]
+Command = Annotated[Reject | Pin | Hint | Enqueue | Branch | Pause | Resume | Stop | Extend, Field(discriminator="command")]

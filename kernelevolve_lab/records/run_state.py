@@ -102,7 +102,7 @@ class RunState:
     target: TargetSpec | None = None
     baselines: tuple[events.BaselineCase, ...] = ()
     entries: Mapping[str, Entry] = field(default_factory=lambda: MappingProxyType({}))
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     started_at: float = 0.0
     updated_at: float = 0.0
     active_seconds: float = 0.0
@@ -202,9 +202,7 @@ class RunFold:
         if self._clock_from is not None:
             active += max(0.0, logged.time - self._clock_from)
             self._clock_from = logged.time
-        self._state = replace(
-            self._state, run=logged.run, seq=logged.seq, updated_at=logged.time, active_seconds=active
-        )
+        self._state = replace(self._state, run=logged.run, seq=logged.seq, updated_at=logged.time, active_seconds=active)
         getattr(self, f"_{logged.event.kind}")(logged, logged.event)
         self._stale = True
 
@@ -286,9 +284,7 @@ class RunFold:
             self._elect()
         elif _better(entry, self._entries.get(best)):
             self._set(best_id=evaluation.candidate, since_best=0)
-            self._say(
-                logged, f"New best: {evaluation.candidate}, {entry.fitness:.2f}x over {evaluation.speedup.baseline}."
-            )
+            self._say(logged, f"New best: {evaluation.candidate}, {entry.fitness:.2f}x over {evaluation.speedup.baseline}.")
         elif before.evaluation is None:
             self._set(since_best=self._state.since_best + 1)
 
@@ -305,9 +301,7 @@ class RunFold:
         match command:
             case Reject():
                 if command.candidate in self._entries:
-                    self._entries[command.candidate] = replace(
-                        self._entries[command.candidate], rejected=command.reason
-                    )
+                    self._entries[command.candidate] = replace(self._entries[command.candidate], rejected=command.reason)
                     self._ban()
                 self._say(logged, f"{command.candidate} rejected: {command.reason}")
             case Pin():
@@ -334,9 +328,7 @@ class RunFold:
     def _ban(self) -> None:
         """Recompute who descends from a rejected candidate, and with it the best."""
         for key, entry in self._entries.items():  # parents come before children, so one pass is enough
-            banned = entry.rejected is not None or any(
-                self._entries[p].banned for p in entry.candidate.parents if p in self._entries
-            )
+            banned = entry.rejected is not None or any(self._entries[p].banned for p in entry.candidate.parents if p in self._entries)
             if banned != entry.banned:
                 self._entries[key] = replace(entry, banned=banned)
         self._elect()
