@@ -1,0 +1,158 @@
+"""C++ for the CPU: one translation unit against `kel.h`, built by g++ or clang++ with OpenMP into a shared library."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.languages import diagnostics
+from kernelevolve_lab.languages.base import Build
+from kernelevolve_lab.languages.process import Finished, Sandbox, run
+from kernelevolve_lab.languages.toolchain import Compiler, cpu_identity, find_compiler
+from kernelevolve_lab.records import Diagnostic, TargetSpec
+
+HERE = Path(__file__).parent
+HEADER = HERE / "kel.h"
+SOURCE_NAME = "candidate.cpp"
+ARTIFACT_NAME = "kernel.so"
+
+# Contraction and quiet floating point change no result that a kernel may rely on, and vectorise more; reassociation, NaN and infinity
+# stay as written, because -ffast-math for all would make kernels wrong that are right (a kernel can ask for it, see the guide).
+FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-fdiagnostics-color=never",
+    "-fno-diagnostics-show-caret",
+    "-fmessage-length=0",
+    # A symbol that nobody defines is a build failure here and not a crash of the worker.
+    "-Wl,-z,defs",
+    "-Wl,--require-defined=kernel",
+)
+BY_KIND = {
+    "gcc": ("-fmax-errors=10", "-fno-semantic-interposition", "-ftemplate-depth=256"),
+    "clang": ("-ferror-limit=10", "-ftemplate-depth=256"),
+}
+
+
+class Cpp:
+    """The language `cpp`; see `languages.base.Language`."""
+
+    name = "cpp"
+    title = "C++ with OpenMP"
+    suffix = ".cpp"
+    lexer = "cpp"
+    binding: Literal["native", "python"] = "native"
+
+    def supports(self, target: TargetSpec) -> bool:
+        """True for the CPU of this machine."""
+        return target.vendor == "cpu" and target.present
+
+    def toolchain(self) -> dict[str, str]:
+        """The compiler and the disassembler, with versions; raises `MissingTool` when there is no compiler."""
+        compiler = find_compiler()
+        return {"compiler": compiler.version, "compiler_path": compiler.path, "objdump": shutil.which("objdump") or "absent"}
+
+    def flags(self, compiler: Compiler) -> tuple[str, ...]:
+        """The compiler's options, in order."""
+        return (*FLAGS, *BY_KIND[compiler.kind])
+
+    def key(self, source: str, compiler: Compiler) -> str:
+        """The content address of a build: source, options, compiler, header and instruction sets of this CPU."""
+        parts = (source, *self.flags(compiler), compiler.path, compiler.version, _header_hash(), cpu_identity())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
+        """Compile one source; never runs it.
+
+        A failed build is an ordinary outcome (`Build.ok` is False, with at least one error among the diagnostics). Raises `MissingTool`
+        without a compiler and `BadInput` for text that is not UTF-8. `sandbox` confines the compiler, which reads untrusted text: with
+        it `#include` and `.incbin` reach no more than the sandbox shows. Builds that ran out of time are not cached.
+        """
+        started = time.perf_counter()
+        compiler = find_compiler()
+        try:
+            encoded = source.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"The C++ source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
+        place = cache / self.name / self.key(source, compiler)
+        found = _read(place)
+        if found is None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as folder:
+                scratch = Path(folder)
+                (scratch / SOURCE_NAME).write_bytes(encoded)
+                shutil.copyfile(HEADER, scratch / HEADER.name)
+                command = [compiler.path, *self.flags(compiler), SOURCE_NAME, "-o", ARTIFACT_NAME]
+                outcome = run(command, scratch, timeout, sandbox)
+                messages = _diagnose(outcome, source, timeout)
+                ok = outcome.status == 0 and not outcome.timed_out and (scratch / ARTIFACT_NAME).is_file()
+                if outcome.timed_out:
+                    return Build(None, messages, time.perf_counter() - started)
+                _keep(place, scratch / ARTIFACT_NAME if ok else None, messages)
+            found = _read(place)
+            assert found is not None
+            return Build(*found, seconds=time.perf_counter() - started)
+        return Build(*found, seconds=time.perf_counter() - started, cached=True)
+
+    def guide(self) -> str:
+        """What to know to write a C++ kernel here, as markdown."""
+        return (HERE / "guide_cpp.md").read_text()
+
+
+@cache
+def _header_hash() -> str:
+    return hashlib.sha256(HEADER.read_bytes()).hexdigest()
+
+
+def _diagnose(outcome: Finished, source: str, timeout: float) -> tuple[Diagnostic, ...]:
+    found = diagnostics.parse(outcome.errors, source, SOURCE_NAME)
+    if outcome.timed_out:
+        return (Diagnostic(severity="error", message=f"the compiler was stopped after {timeout:g} s", file="compiler"), *found)
+    if outcome.status != 0 and not any(d.severity == "error" for d in found):
+        last = diagnostics.clean((outcome.errors.strip().splitlines() or ["no message"])[-1])
+        return (Diagnostic(severity="error", message=f"the compiler ended with status {outcome.status}: {last}", file="compiler"), *found)
+    return found
+
+
+def _keep(place: Path, artifact: Path | None, messages: Sequence[Diagnostic]) -> None:
+    """Move a finished build into the cache in one step; when another builder was first, its build stays."""
+    ready = Path(tempfile.mkdtemp(prefix="ready-", dir=place.parent))
+    try:
+        if artifact is not None:
+            os.chmod(artifact, 0o555)
+            os.replace(artifact, ready / ARTIFACT_NAME)
+        (ready / "build.json").write_text(json.dumps([d.model_dump() for d in messages]))
+        os.chmod(ready, 0o755)
+        os.rename(ready, place)
+    except OSError:
+        shutil.rmtree(ready, ignore_errors=True)
+        if not place.is_dir():
+            raise
+
+
+def _read(place: Path) -> tuple[Path | None, tuple[Diagnostic, ...]] | None:
+    try:
+        messages = tuple(Diagnostic(**d) for d in json.loads((place / "build.json").read_text()))
+    except (OSError, ValueError):
+        return None
+    artifact = place / ARTIFACT_NAME
+    return (artifact if artifact.is_file() else None), messages
+
+
+CPP = Cpp()
