@@ -1,0 +1,156 @@
+"""Operators on jagged sequences: BatchEventTruncate.
+
+Definition and shapes: arXiv 2512.23236, section 5.5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernelevolve_lab.operators import draw
+from kernelevolve_lab.operators.base import Operator, Work
+from kernelevolve_lab.records import Case
+
+if TYPE_CHECKING:
+    import torch
+
+    from kernelevolve_lab.operators.base import Tensors
+
+
+def _case(
+    features: int,
+    users: int,
+    events: int,
+    limit: int,
+    attributes: int,
+    dtype: str = "int64",
+    distribution: str = "ragged",
+    held_out: bool = False,
+) -> Case:
+    return Case(
+        name=f"{features} features, {users} users, {events} events, first {limit}{', ' + dtype if dtype != 'int64' else ''}",
+        sizes={"features": features, "users": users, "events": events, "limit": limit, "attributes": attributes},
+        dtype=dtype,
+        distribution=distribution,
+        held_out=held_out,
+    )
+
+
+def batch_event_truncate(outer: torch.Tensor, inner: torch.Tensor, values: torch.Tensor, limit: torch.Tensor) -> Tensors:
+    """Keep the first `limit` events of each user of each feature, with their attributes."""
+    import torch
+
+    events = outer.reshape(-1)
+    first = events.cumsum(0) - events
+    position = torch.arange(inner.numel(), device=inner.device) - first.repeat_interleave(events, output_size=inner.numel())
+    keep = position < limit
+    kept_values = values[keep.repeat_interleave(inner, output_size=values.numel())]
+    return torch.minimum(outer, limit), inner[keep], kept_values
+
+
+def event_counts(case: Case) -> torch.Tensor:
+    """The multiset of events per user of one feature, ascending: about `events` on average, some users above `limit`, with a total that
+    is the same for every draw. `ragged`: 0 to 2 `events`; `clustered`: most users have few, one in eight many; `edge`: one less than
+    `limit`, exactly that, or one more."""
+    import torch
+
+    users, events, limit = (int(case.sizes[key]) for key in ("users", "events", "limit"))
+    step = torch.arange(users)
+    if case.distribution == "clustered":
+        counts = torch.where(step % 8 == 7, 6 * events + step % 7, events // 4 + step % 3)
+    elif case.distribution == "edge":
+        counts = limit - 1 + step % 3
+    else:
+        counts = step * (2 * events + 1) // users
+    counts = counts.sort().values
+    counts[-1] = max(int(counts[-1]), limit + 1)
+    return counts
+
+
+def attribute_counts(events: int, attributes: int) -> torch.Tensor:
+    """The multiset of attributes per event: 0 to 2 `attributes`, in equal parts."""
+    import torch
+
+    return torch.arange(events) % (2 * attributes + 1)
+
+
+def _shuffled(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    return values[torch.randperm(values.numel(), generator=generator)]
+
+
+def batch_event_truncate_inputs(case: Case, generator: torch.Generator) -> Tensors:
+    """outer [features, users]; inner [all events]; values [all attributes]; limit [] : shuffles of fixed multisets, kept and dropped
+    events apart, so that all shapes and the work depend on the case alone."""
+    import torch
+
+    features, limit = int(case.sizes["features"]), int(case.sizes["limit"])
+    counts = event_counts(case)
+    outer = torch.stack([_shuffled(counts, generator) for _ in range(features)])
+    flat = outer.reshape(-1)
+    total = int(flat.sum())
+    position = torch.arange(total) - (flat.cumsum(0) - flat).repeat_interleave(flat, output_size=total)
+    keep = position < limit
+    kept = int(keep.sum())
+    attributes = int(case.sizes["attributes"])
+    inner = torch.empty(total, dtype=torch.int64)
+    inner[keep] = _shuffled(attribute_counts(kept, attributes), generator)
+    inner[~keep] = _shuffled(attribute_counts(total - kept, attributes), generator)
+    count = int(inner.sum())
+    dtype = draw.dtype_of(case.dtype)
+    if dtype.is_floating_point:
+        values = draw.floats((count,), "normal", generator, dtype)
+    else:
+        values = torch.randint(1, 2**40, (count,), generator=generator, dtype=dtype)
+    return outer, inner, values, torch.tensor(limit)
+
+
+def batch_event_truncate_work(case: Case) -> Work:
+    """See `BATCH_EVENT_TRUNCATE.work_formula`."""
+    features, users, limit, attributes = (int(case.sizes[key]) for key in ("features", "users", "limit", "attributes"))
+    counts = event_counts(case)
+    events, kept = features * int(counts.sum()), features * int(counts.clamp(max=limit).sum())
+    kept_values = int(attribute_counts(kept, attributes).sum())
+    outer = 2 * features * users
+    size = draw.itemsize(case.dtype)
+    return Work(flops=float(events + features * users), bytes=8.0 * (outer + events + kept + 1) + 2.0 * kept_values * size)
+
+
+BATCH_EVENT_TRUNCATE = Operator(
+    name="batch_event_truncate",
+    title="BatchEventTruncate: keep each user's first events",
+    family="jagged",
+    semantics="""\
+Each of several features has, for each user, a list of events, and each event a list of attributes. Keep the first `limit` events of every
+user in every feature, with their attributes; drop the rest; keep the order.
+Inputs, all contiguous: outer [features, users] int64, events per user; inner [sum of outer] int64, attributes per event, feature after
+feature and in each feature user after user; values [sum of inner], int64 or floating point, the attributes in the same order; limit []
+int64, one number in the same memory as the rest, at least 1.
+Outputs: outer_out [features, users] int64 = min(outer, limit); inner_out [sum of outer_out] int64; values_out [sum of inner_out], dtype of
+values. The sizes of the last two depend on the data; they are allocated for you with the right size.
+Example for one feature, limit 2: outer [3, 4, 1], inner [1,0,2, 0,3,1,1, 1], values 1..9 gives outer_out [2, 2, 1],
+inner_out [1,0, 0,3, 1], values_out [1, 4, 5, 6, 9].
+Users may have no events, events no attributes; lengths vary widely. Results must be exact.""",
+    input_names=("outer", "inner", "values", "limit"),
+    reference=batch_event_truncate,
+    make_inputs=batch_event_truncate_inputs,
+    cases={
+        "laptop": (
+            _case(8, 256, 200, 100, 2),
+            _case(4, 512, 100, 100, 4, "float32", "clustered"),
+            _case(7, 251, 97, 53, 3, distribution="edge", held_out=True),
+        ),
+        "gpu": (
+            _case(1, 1024, 200, 100, 2),
+            _case(9, 1024, 200, 200, 2),
+            _case(32, 1024, 200, 100, 2),
+            _case(32, 1024, 200, 200, 2, "float32", "clustered"),
+            _case(7, 1021, 197, 89, 3, distribution="edge", held_out=True),
+        ),
+    },
+    work=batch_event_truncate_work,
+    work_formula="Operations (counted as FLOPs): one comparison per event and per user. Bytes: read outer, inner and limit, write "
+    "outer_out and inner_out (8 bytes each); read and write the kept values alone, since dropped ones need not be touched.",
+    distributions=("ragged", "clustered", "edge"),
+)
