@@ -64,9 +64,13 @@ class BaselinesMeasured(Record):
 
 
 class CandidateProposed(Record):
-    """A proposer delivered a candidate. `prompt` and `reply` are what a model was sent and said (empty for others), `cost` in USD."""
+    """A proposer delivered a candidate. `prompt` and `reply` are what a model was sent and said (empty for others), `cost` in USD.
+
+    `index` numbers the request that was answered, from 0; None for what a person enqueued.
+    """
 
     kind: Literal["candidate_proposed"] = "candidate_proposed"
+    index: int | None = None
     candidate: Candidate
     generation: int = 0
     prompt: str = ""
@@ -78,9 +82,10 @@ class CandidateProposed(Record):
 
 
 class ProposalFailed(Record):
-    """A proposer had nothing usable; what it cost still counts."""
+    """A proposer had nothing usable for request `index`; what it cost still counts."""
 
     kind: Literal["proposal_failed"] = "proposal_failed"
+    index: int | None = None
     proposer: str
     reason: str
     prompt: str = ""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from kernelevolve_lab.records.base import Record
 from kernelevolve_lab.records.case import Profile, Scalar
@@ -17,6 +17,13 @@ class Budget(Record):
     cost: PositiveFloat | None = None
     stall: PositiveInt | None = None
     fitness: PositiveFloat | None = None
+
+    def extended(self, more: "Extend") -> "Budget":
+        """The budget with more added to the bounds that it has."""
+        added = {
+            name: getattr(self, name) + getattr(more, name) for name in ("candidates", "seconds", "cost") if getattr(self, name) is not None
+        }
+        return self.model_copy(update=added)
 
 
 class RunConfig(Record):
@@ -81,12 +88,12 @@ class Stop(Record):
 
 
 class Extend(Record):
-    """Add to the budget."""
+    """Add to the budget; also starts the count of candidates without a new best anew."""
 
     command: Literal["extend"] = "extend"
-    candidates: int = 0
-    seconds: float = 0.0
-    cost: float = 0.0
+    candidates: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0
+    cost: NonNegativeFloat = 0.0
 
 
 Command = Annotated[Reject | Pin | Hint | Enqueue | Branch | Pause | Resume | Stop | Extend, Field(discriminator="command")]

@@ -2,6 +2,10 @@
 
 `RunFold` eats logged events in order and hands out immutable `RunState` snapshots; a snapshot is built only when asked for and shared until
 the next event. Folding the same log always gives an equal state, whoever does it.
+
+The clock of a run counts the seconds in which it was driven: it stands from the moment the loop went idle on a pause until it went on, and
+between the last event of a process that was killed and the resumption. A person's command does not tell whether anybody drives the run, so
+the time up to it counts only once the loop says something after it.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from kernelevolve_lab.records.run import (
 )
 
 LOG_LINES = 500
+RECENT_FAILURES = 10
 
 
 class Status(StrEnum):
@@ -41,12 +46,13 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One candidate in a run. `order` counts from 1; `rejected` is the person's reason (None: not rejected), `banned` whether it or an
-    ancestor was rejected, so that nothing may descend from it."""
+    """One candidate in a run. `order` counts from 1; `index` is the request that it answers (None: a person enqueued it); `rejected` is the
+    person's reason (None: not rejected), `banned` whether it or an ancestor was rejected, so that nothing may descend from it."""
 
     candidate: Candidate
     order: int
     generation: int
+    index: int | None = None
     evaluation: Evaluation | None = None
     judging: bool = False
     pinned: bool = False
@@ -57,6 +63,14 @@ class Entry:
     cost: float = 0.0
     proposed_at: float = 0.0
     judged_at: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.candidate.id
+
+    @property
+    def source(self) -> str:
+        return self.candidate.source
 
     @property
     def fitness(self) -> float:
@@ -89,7 +103,12 @@ class Request:
 
 @dataclass(frozen=True)
 class RunState:
-    """A snapshot of a run. All collections are read-only; `entries` is in the order of proposal."""
+    """A snapshot of a run. All collections are read-only; `entries` is in the order of proposal.
+
+    `judged` counts candidates with an evaluation, `since_best` those judged since the best was found. `active_seconds` is the run's clock
+    as of `updated_at`; `clock_from` is not None while the clock runs (see `active`). Requests to the proposer are numbered from 0: all
+    below `next_index` are answered, and so are those in `answered_ahead`. `failures` are the latest reasons why a proposal was of no use.
+    """
 
     run: str = ""
     seq: int = 0
@@ -106,10 +125,15 @@ class RunState:
     started_at: float = 0.0
     updated_at: float = 0.0
     active_seconds: float = 0.0
+    clock_from: float | None = None
+    judged: int = 0
     cost: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
     failed_proposals: int = 0
+    failures: tuple[str, ...] = ()
+    next_index: int = 0
+    answered_ahead: frozenset[int] = frozenset()
     hints: tuple[str, ...] = ()
     requests: tuple[Request, ...] = ()
     lessons: tuple[events.LessonLearned, ...] = ()
@@ -117,10 +141,10 @@ class RunState:
     best_id: str | None = None
     since_best: int = 0
 
-    @property
-    def judged(self) -> int:
-        """How many candidates have an evaluation."""
-        return sum(entry.evaluation is not None for entry in self.entries.values())
+    def active(self, now: float) -> float:
+        """The run's clock in seconds at `now` (seconds since the epoch), supposing that somebody drives it."""
+        running = max(0.0, now - self.clock_from) if self.clock_from is not None else 0.0
+        return self.active_seconds + running
 
     @property
     def best(self) -> Entry | None:
@@ -160,13 +184,17 @@ class RunState:
         return tuple(reversed(chain))
 
 
+_EVIDENCE_RANK = {evidence: rank for rank, evidence in enumerate(reversed(Evidence))}
+
+
 def _better(entry: Entry, best: Entry | None) -> bool:
-    return (
-        entry.correct
-        and not entry.banned
-        and entry.evaluation.evidence is Evidence.MEASURED
-        and entry.fitness > (best.fitness if best else 0.0)
-    )
+    """Better evidence wins whatever the numbers say: a modelled time is never weighed against a measured one."""
+    if not entry.correct or entry.banned or entry.fitness <= 0.0:
+        return False
+    if best is None:
+        return True
+    rank, best_rank = _EVIDENCE_RANK[entry.evaluation.evidence], _EVIDENCE_RANK[best.evaluation.evidence]
+    return (rank, entry.fitness) > (best_rank, best.fitness)
 
 
 class RunFold:
@@ -175,9 +203,9 @@ class RunFold:
     def __init__(self, logged: Iterable[events.Logged] = ()) -> None:
         self._state = RunState()
         self._entries: dict[str, Entry] = {}
+        self._children: dict[str, list[str]] = {}
         self._requests: dict[int, Request] = {}
         self._log: list[LogLine] = []
-        self._clock_from: float | None = None
         self._stale = False
         for item in logged:
             self.apply(item)
@@ -198,13 +226,15 @@ class RunFold:
         """Take one event in; events must come in order of `seq`, without gaps."""
         if logged.seq != self._state.seq + 1:
             raise ValueError(f"event {logged.seq} of run {logged.run} came after event {self._state.seq}")
-        active = self._state.active_seconds
-        if self._clock_from is not None:
-            active += max(0.0, logged.time - self._clock_from)
-            self._clock_from = logged.time
-        self._state = replace(self._state, run=logged.run, seq=logged.seq, updated_at=logged.time, active_seconds=active)
+        self._set(run=logged.run, seq=logged.seq, updated_at=logged.time)
+        if not isinstance(logged.event, events.RunResumed | events.SteeringAccepted):
+            self._tick(logged.time)
         getattr(self, f"_{logged.event.kind}")(logged, logged.event)
         self._stale = True
+
+    def _tick(self, now: float) -> None:
+        if self._state.clock_from is not None:
+            self._set(active_seconds=self._state.active(now), clock_from=max(now, self._state.clock_from))
 
     def _set(self, **changes) -> None:
         self._state = replace(self._state, **changes)
@@ -214,9 +244,9 @@ class RunFold:
         del self._log[:-LOG_LINES]
 
     def _run_started(self, logged: events.Logged, event: events.RunStarted) -> None:
-        self._clock_from = logged.time
         self._set(
             status=Status.RUNNING,
+            clock_from=logged.time,
             config=event.config,
             title=event.title,
             budget=event.config.budget,
@@ -225,10 +255,14 @@ class RunFold:
         self._say(logged, f"Run started: {event.title} on {event.config.target} in {event.config.language}.")
 
     def _run_resumed(self, logged: events.Logged, event: events.RunResumed) -> None:
-        self._clock_from = logged.time
         for key, entry in self._entries.items():
-            self._entries[key] = replace(entry, judging=False)
-        self._set(status=Status.RUNNING, outcome="", reason="")
+            if entry.judging:
+                self._entries[key] = replace(entry, judging=False)
+        for seq, request in self._requests.items():
+            if request.note is None and isinstance(request.command, Pause | Resume | Stop):
+                self._requests[seq] = replace(request, note="The run was resumed after it.")
+        since_best = 0 if self._state.status is Status.ENDED else self._state.since_best
+        self._set(status=Status.RUNNING, clock_from=logged.time, outcome="", reason="", phase="", since_best=since_best)
         self._say(logged, f"Run resumed. {event.reason}".strip())
 
     def _phase_changed(self, logged: events.Logged, event: events.PhaseChanged) -> None:
@@ -248,10 +282,13 @@ class RunFold:
         if candidate.id in self._entries:
             return
         banned = any(self._entries[p].banned for p in candidate.parents if p in self._entries)
+        for parent in candidate.parents:
+            self._children.setdefault(parent, []).append(candidate.id)
         self._entries[candidate.id] = Entry(
             candidate,
             len(self._entries) + 1,
             event.generation,
+            event.index,
             banned=banned,
             prompt=event.prompt,
             reply=event.reply,
@@ -261,7 +298,10 @@ class RunFold:
 
     def _proposal_failed(self, logged: events.Logged, event: events.ProposalFailed) -> None:
         self._spend(event)
-        self._set(failed_proposals=self._state.failed_proposals + 1)
+        self._set(
+            failed_proposals=self._state.failed_proposals + 1,
+            failures=(*self._state.failures, event.reason)[-RECENT_FAILURES:],
+        )
         self._say(logged, f"No candidate from {event.proposer}: {event.reason}", "warning")
 
     def _spend(self, event: events.CandidateProposed | events.ProposalFailed) -> None:
@@ -270,6 +310,12 @@ class RunFold:
             input_tokens=self._state.input_tokens + event.input_tokens,
             output_tokens=self._state.output_tokens + event.output_tokens,
         )
+        if event.index is not None:
+            following, ahead = self._state.next_index, {*self._state.answered_ahead, event.index}
+            while following in ahead:
+                ahead.discard(following)
+                following += 1
+            self._set(next_index=following, answered_ahead=frozenset(index for index in ahead if index > following))
 
     def _evaluation_started(self, logged: events.Logged, event: events.EvaluationStarted) -> None:
         self._entries[event.candidate] = replace(self._entries[event.candidate], judging=True)
@@ -279,6 +325,8 @@ class RunFold:
         before = self._entries[evaluation.candidate]
         entry = replace(before, evaluation=evaluation, judging=False, judged_at=logged.time)
         self._entries[evaluation.candidate] = entry
+        if before.evaluation is None:
+            self._set(judged=self._state.judged + 1)
         best = self._state.best_id
         if best == evaluation.candidate:
             self._elect()
@@ -302,7 +350,7 @@ class RunFold:
             case Reject():
                 if command.candidate in self._entries:
                     self._entries[command.candidate] = replace(self._entries[command.candidate], rejected=command.reason)
-                    self._ban()
+                    self._ban(command.candidate)
                 self._say(logged, f"{command.candidate} rejected: {command.reason}")
             case Pin():
                 if command.candidate in self._entries:
@@ -312,31 +360,37 @@ class RunFold:
                 self._say(logged, f"Hint: {command.text}")
             case Pause():
                 if self._state.status is Status.RUNNING:
-                    self._clock_from = None
                     self._set(status=Status.PAUSED)
                     self._say(logged, "Paused.")
             case Resume():
                 if self._state.status is Status.PAUSED:
-                    self._clock_from = logged.time
                     self._set(status=Status.RUNNING)
                     self._say(logged, "Going on.")
             case Extend():
-                self._set(budget=extended(self._state.budget, command))
+                self._set(budget=self._state.budget.extended(command), since_best=0)
             case Enqueue() | Branch() | Stop():
                 pass
 
-    def _ban(self) -> None:
-        """Recompute who descends from a rejected candidate, and with it the best."""
-        for key, entry in self._entries.items():  # parents come before children, so one pass is enough
-            banned = entry.rejected is not None or any(self._entries[p].banned for p in entry.candidate.parents if p in self._entries)
-            if banned != entry.banned:
-                self._entries[key] = replace(entry, banned=banned)
+    def _ban(self, rejected: str) -> None:
+        """Ban a rejected candidate and all that descends from it, and elect the best of the others."""
+        waiting = [rejected]
+        while waiting:
+            key = waiting.pop()
+            if key in self._entries and not self._entries[key].banned:
+                self._entries[key] = replace(self._entries[key], banned=True, judging=False)
+                waiting += self._children.get(key, ())
         self._elect()
 
     def _steering_applied(self, logged: events.Logged, event: events.SteeringApplied) -> None:
         request = self._requests.get(event.request)
         if request is not None:
             self._requests[event.request] = replace(request, note=event.note)
+            if self._state.status is not Status.ENDED:
+                match request.command:
+                    case Pause():
+                        self._set(clock_from=None)
+                    case Resume() if self._state.clock_from is None:
+                        self._set(clock_from=logged.time)
             if event.note:
                 self._say(logged, event.note)
 
@@ -351,21 +405,5 @@ class RunFold:
         self._say(logged, event.text, event.level)
 
     def _run_ended(self, logged: events.Logged, event: events.RunEnded) -> None:
-        self._clock_from = None
-        self._set(status=Status.ENDED, outcome=event.outcome, reason=event.reason, phase="")
+        self._set(status=Status.ENDED, clock_from=None, outcome=event.outcome, reason=event.reason, phase="")
         self._say(logged, f"Run {event.outcome}: {event.reason}")
-
-
-def extended(budget: Budget, more: Extend) -> Budget:
-    """The budget with more added to the bounds that it has."""
-
-    def add(bound, extra):
-        return bound + extra if bound is not None else None
-
-    return budget.model_copy(
-        update={
-            "candidates": add(budget.candidates, more.candidates),
-            "seconds": add(budget.seconds, more.seconds),
-            "cost": add(budget.cost, more.cost),
-        }
-    )
