@@ -142,7 +142,13 @@ def _doctor(options: argparse.Namespace) -> None:
 def _operators(options: argparse.Namespace) -> None:
     loaded = [registry.load("operators", name) for name in registry.names("operators")]
     rows = [
-        {"name": o.name, "family": o.family, "title": o.title, "visible cases": len(o.visible("laptop")), "held out": len(o.held_out("laptop"))}
+        {
+            "name": o.name,
+            "family": o.family,
+            "title": o.title,
+            "visible cases": len(o.visible("laptop")),
+            "held out": len(o.held_out("laptop")),
+        }
         for o in loaded
     ]
     _table(rows, options.json)

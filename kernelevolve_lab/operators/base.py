@@ -36,6 +36,24 @@ class Work:
 
 
 @dataclass(frozen=True)
+class ModuleSpec:
+    """How to run a candidate that is a module of the same construction as the reference (`class ModelNew(nn.Module)`) on an operator's
+    inputs: after `torch.manual_seed(seed)` build `ModelNew(*init_inputs)`, put it in the mode that `training` says, and call it with the
+    first `arguments` inputs, with each value of `constants` inserted at its position.
+
+    The inputs after those are the module's parameters and buffers, named by `state` in order: copy each over the candidate's own of that
+    name where the shapes are equal. `init_inputs` and `constants` are plain Python data.
+    """
+
+    arguments: int
+    init_inputs: tuple[object, ...] = ()
+    constants: Mapping[int, object] = field(default_factory=dict)
+    state: tuple[str, ...] = ()
+    training: bool = True
+    seed: int = 42
+
+
+@dataclass(frozen=True)
 class Operator:
     """One operator.
 
@@ -44,7 +62,8 @@ class Operator:
     `case.distribution`. `cases[profile]` has visible and held-out cases. `work(case)` counts by the formulas spelled out in
     `work_formula`. `semantics` tells a kernel author exactly what to compute: argument order, shapes, dtypes, edge cases.
     `input_names` name the inputs in order; `family` groups operators that are optimised alike (`row`, `elementwise`, `gemm`, `chain`,
-    `search`, `jagged`, `other`).
+    `search`, `jagged`, `other`). `module(case)` says how a `ModelNew` candidate is run; None where the reference is no module.
+    `allocate(*inputs)` makes the empty outputs where their shapes depend on values; None where shapes follow from shapes.
     """
 
     name: str
@@ -59,6 +78,8 @@ class Operator:
     work_formula: str
     distributions: tuple[str, ...]
     tolerance: Tolerance = field(default_factory=Tolerance)
+    module: Callable[[Case], ModuleSpec] | None = None
+    allocate: Callable[..., Tensors] | None = None
 
     def visible(self, profile: Profile) -> tuple[Case, ...]:
         """The cases that proposers are told."""

@@ -117,6 +117,18 @@ def batch_event_truncate_work(case: Case) -> Work:
     return Work(flops=float(events + features * users), bytes=8.0 * (outer + events + kept + 1) + 2.0 * kept_values * size)
 
 
+def batch_event_truncate_outputs(outer: torch.Tensor, inner: torch.Tensor, values: torch.Tensor, limit: torch.Tensor) -> Tensors:
+    """Empty outputs of the right sizes, from prefix sums of the counts."""
+    import torch
+
+    users = outer.reshape(-1)
+    kept = torch.minimum(users, limit)
+    after = torch.cat([inner.new_zeros(1), inner.cumsum(0)])
+    first = users.cumsum(0) - users
+    count = int((after[first + kept] - after[first]).sum())
+    return torch.empty_like(outer), inner.new_empty(int(kept.sum())), values.new_empty(count)
+
+
 BATCH_EVENT_TRUNCATE = Operator(
     name="batch_event_truncate",
     title="BatchEventTruncate: keep each user's first events",
@@ -153,4 +165,5 @@ Users may have no events, events no attributes; lengths vary widely. Results mus
     work_formula="Operations (counted as FLOPs): one comparison per event and per user. Bytes: read outer, inner and limit, write "
     "outer_out and inner_out (8 bytes each); read and write the kept values alone, since dropped ones need not be touched.",
     distributions=("ragged", "clustered", "edge"),
+    allocate=batch_event_truncate_outputs,
 )
