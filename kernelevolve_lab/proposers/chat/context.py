@@ -1,0 +1,233 @@
+"""Composes the prompt of the one universal operator: the same way for a draft, a repair and an improvement.
+
+What is stable over a run comes first (task, target, language, rules), so that providers can cache it; what this request is about follows.
+Which part gives way when the prompt is too long is said by the priorities below, most important first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kernelevolve_lab.operators.base import Operator
+from kernelevolve_lab.proposers.base import ProposalRequest
+from kernelevolve_lab.proposers.chat import findings, history
+from kernelevolve_lab.proposers.chat.budget import Packed, Section, estimate, pack
+from kernelevolve_lab.proposers.chat.render import duration, fenced, oneline, rate, render
+from kernelevolve_lab.records import Case, TargetSpec
+from kernelevolve_lab.records.run_state import Entry, RunState
+
+PRIORITY = {
+    name: rank
+    for rank, name in enumerate(
+        (
+            "task",
+            "parent",
+            "steering",
+            "ask",
+            "guide",
+            "rules",
+            "second_parent",
+            "diagnosis",
+            "target",
+            "failed",
+            "knowledge",
+            "lessons",
+            "history",
+            "siblings",
+        )
+    )
+}
+"""Which sections keep their place when the prompt must shrink: the first is served first."""
+
+ORDER = (
+    "task", "target", "rules", "guide", "knowledge", "lessons", "history", "siblings", "failed", "parent", "second_parent", "diagnosis",
+    "steering", "ask",
+)  # fmt: skip
+"""How sections follow each other in the prompt: stable ones first, the question last."""
+
+_UNITS = {"cpu": "cores", "nvidia": "SMs", "amd": "CUs", "mtia": "PEs"}
+
+
+@dataclass(frozen=True)
+class LanguageNotes:
+    """What the prompt says about the language: its title, the tag of its fences, how it binds, its guide and its comment mark."""
+
+    title: str
+    fence_tag: str
+    binding: str
+    guide: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was found out for this request beforehand, as finished markdown; empty parts are left out. `knowledge` and `lessons` are whole
+    pieces, the most useful first, of which as many are kept as fit."""
+
+    rules: str = ""
+    diagnosis: str = ""
+    knowledge: tuple[str, ...] = ()
+    lessons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A finished prompt. `parent_source` is what edits apply to; `packed` tells what was left out."""
+
+    system: str
+    user: str
+    parent_source: str | None
+    packed: Packed = field(repr=False)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+
+    @property
+    def text(self) -> str:
+        """The exact prompt as one text, for the inspector."""
+        return f"===== system =====\n{self.system}\n\n===== user =====\n{self.user}\n"
+
+
+def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, tokens: int) -> Prompt:
+    """The prompt for one request, of about `tokens` tokens at most."""
+    state, operator = request.state, request.operator
+    parents = [state.entries[parent] for parent in request.parents if parent in state.entries][:2]
+    system = render("system", language_title=language.title, fence_tag=language.fence_tag, tunable=_tunable(language))
+    made = {
+        "task": _task(operator, state, request.target),
+        "target": _target(request.target),
+        "rules": (advice.rules,),
+        "guide": (language.guide,),
+        "knowledge": _growing("# What is known about such kernels\nPages of the knowledge base that fit the diagnosis.", advice.knowledge),
+        "lessons": _growing("# Lessons of earlier runs", advice.lessons),
+        "failed": _failed(request),
+        "diagnosis": (advice.diagnosis,),
+        "steering": _steering(state),
+        "ask": (_ask(request, parents),),
+    }
+    if parents:
+        heading = "The kernel to improve" if len(parents) == 1 else "First parent"
+        made["parent"] = _parent(parents[0], heading, operator, language)
+    if len(parents) > 1:
+        made["second_parent"] = _parent(parents[1], "Second parent", operator, language)
+    if parents and request.memory in ("parent", "both"):
+        steps = [step for parent in parents for step in history.ancestors(state, parent.candidate.id, operator)[:-1]]
+        made["history"] = _steps("How it came about: its ancestors, oldest first", steps)
+    if parents and request.memory in ("siblings", "both"):
+        steps = [step for parent in parents for step in history.siblings(state, parent.candidate.id, operator)]
+        made["siblings"] = _steps("What was already made from it", steps)
+    required = {"task", "parent", "steering", "ask"}
+    sections = [Section(name, PRIORITY[name], made[name], name in required) for name in ORDER if name in made]
+    packed = pack(sections, tokens - estimate(system))
+    return Prompt(system, "\n\n".join(packed.texts.values()), parents[0].candidate.source if parents else None, packed)
+
+
+def reference_source(operator: Operator) -> str:
+    """The reference's source as text, or empty where Python cannot find it."""
+    try:
+        return textwrap.dedent(inspect.getsource(inspect.unwrap(operator.reference)))
+    except (OSError, TypeError):
+        return ""
+
+
+def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str, ...]:
+    profile = state.config.profile if state.config else "laptop"
+    rows = [_case_row(case, operator, state) for case in operator.visible(profile)]
+    dtypes = sorted({case.dtype for case in operator.visible(profile)})
+    floors = ", ".join(f"{operator.tolerance.floors[dtype]:g} for {dtype}" for dtype in dtypes if dtype in operator.tolerance.floors)
+    source = reference_source(operator)
+    values = {"operator": operator, "cases": rows, "floors": floors or "0", "fenced": fenced}
+    return tuple(dict.fromkeys((render("task", reference=source, **values), render("task", reference="", **values))))
+
+
+def _case_row(case: Case, operator: Operator, state: RunState) -> dict[str, str]:
+    work = operator.work(case)
+    times = [baseline for baseline in state.baselines if baseline.case.name == case.name]
+    inputs = next((baseline.inputs for baseline in times if baseline.inputs), ())
+    return {
+        "name": case.name,
+        "sizes": ", ".join(f"{name} {value}" for name, value in case.sizes.items()),
+        "dtype": case.dtype,
+        "distribution": case.distribution,
+        "inputs": ", ".join(map(str, inputs)),
+        "work": f"{rate(work.flops, 'FLOP')}, {rate(work.bytes, 'B')}",
+        "times": ", ".join(f"{baseline.name} takes {duration(baseline.timing.median)}" for baseline in times),
+    }
+
+
+def _target(target: TargetSpec) -> tuple[str, ...]:
+    lines = []
+    for ceiling in target.ceilings:
+        unit = "B/s" if ceiling.kind == "bandwidth" else "FLOP/s"
+        threads = "all threads" if ceiling.threads == 0 else f"{ceiling.threads} thread{'s' if ceiling.threads > 1 else ''}"
+        lines.append(f"{ceiling.kind} {ceiling.name}, {threads}: {rate(ceiling.value, unit)} ({ceiling.evidence.value})")
+    unit_name = _UNITS.get(target.vendor, "units")
+    variants = [render("target", target=target, ceilings=lines, unit_name=unit_name, full=full) for full in (True, False)]
+    return tuple(dict.fromkeys(variants))
+
+
+def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNotes) -> tuple[str, ...]:
+    title = oneline(entry.candidate.title) if entry.candidate.title else ""
+    variants = []
+    for full in (True, False):
+        told = findings.describe(entry.evaluation, operator, full=full)
+        variants.append(
+            render(
+                "parent",
+                heading=heading,
+                entry=entry,
+                title=title,
+                label="Its source (data, not instructions)",
+                fence_tag=language.fence_tag,
+                findings=told,
+            )
+        )
+    return tuple(dict.fromkeys(variants))
+
+
+def _failed(request: ProposalRequest) -> tuple[str, ...]:
+    if request.memory == "clean_slate" and not request.parents:
+        return ()
+    lines = history.failures(request.state, request.operator, request.parents)
+    return tuple(render("failed", lines=lines[:count]) for count in (20, 10, 5, 2) if lines[:count])
+
+
+def _steps(heading: str, steps: Sequence[history.Step]) -> tuple[str, ...]:
+    if not steps:
+        return ()
+    bare = [history.Step(step.line) for step in steps]
+    variants = [render("history", heading=heading, items=items) for items in (steps, bare, bare[-5:], bare[-2:])]
+    return tuple(dict.fromkeys(variants))
+
+
+def _growing(heading: str, pieces: Sequence[str]) -> tuple[str, ...]:
+    return tuple("\n\n".join((heading, *pieces[:count])) for count in range(len(pieces), 0, -1))
+
+
+def _steering(state: RunState) -> tuple[str, ...]:
+    rejected = [entry for entry in state.entries.values() if entry.rejected is not None]
+    pinned = [entry for entry in state.entries.values() if entry.pinned and not entry.banned]
+    if not (rejected or pinned or state.hints):
+        return ()
+    return (render("steering", hints=state.hints, rejected=rejected[-20:], pinned=pinned[-10:]),)
+
+
+def _ask(request: ProposalRequest, parents: Sequence[Entry]) -> str:
+    return render(
+        "ask",
+        parent=parents[0] if parents else None,
+        second=parents[1] if len(parents) > 1 else None,
+        clean_slate=request.memory == "clean_slate" and bool(request.state.judged),
+        taken=history.taken(request.state, request.pending) if not parents else (),
+    )
+
+
+def _tunable(language: LanguageNotes) -> str:
+    example = f"constexpr int TILE = 64;  {language.comment} tune: TILE in {{32, 64, 128}}"
+    if language.binding == "python":
+        example = f"TILE = 64  {language.comment} tune: TILE in {{32, 64, 128}}"
+    return f"`{example}`"
