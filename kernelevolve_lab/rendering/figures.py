@@ -1,0 +1,223 @@
+"""What the figures show, as plain data: every number of a drawing is computed here and tested here, whoever draws it.
+
+The live canvas, the SVG of a saved report and the plotly figure all draw these. Units are FLOP/s, byte/s, FLOP/byte and seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernelevolve_lab.records import Case, Ceiling, RooflinePoint, TargetSpec
+from kernelevolve_lab.records.run_state import Entry, RunState
+from kernelevolve_lab.rendering import words
+
+
+@dataclass(frozen=True)
+class Roof:
+    """One ceiling: a slanted line (`bandwidth`, byte/s) or a flat one (`compute`, FLOP/s). `primary` roofs bound the cases shown; the
+    others are context."""
+
+    kind: str
+    name: str
+    label: str
+    value: float
+    threads: int
+    evidence: str
+    source: str
+    primary: bool
+
+
+@dataclass(frozen=True)
+class RooflineCase:
+    """One case on the roofline. `intensity` is 0 where the operator does no arithmetic: then only bytes per second mean something."""
+
+    name: str
+    label: str
+    dtype: str
+    intensity: float
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A measured point. `who` is a baseline's name or a candidate id, `case` an index into the cases."""
+
+    who: str
+    case: int
+    flops: float
+    bytes: float
+    fraction: float
+    bound_by: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RooflineFrame:
+    """All of a roofline but the candidates. `ridge` is the intensity (FLOP/byte) where the main memory roof meets the main compute roof,
+    None where one is unknown."""
+
+    target: str
+    cases: tuple[RooflineCase, ...]
+    roofs: tuple[Roof, ...]
+    ridge: float | None
+    ridge_label: str
+    baselines: tuple[Dot, ...]
+
+
+def dot(who: str, case: int, point: RooflinePoint, seconds: float | None = None) -> Dot:
+    """The dot of a roofline point."""
+    return Dot(who, case, point.flops_per_second, point.bytes_per_second, point.fraction, point.bound_by, seconds)
+
+
+def _cases(state: RunState) -> dict[str, tuple[Case, RooflinePoint]]:
+    """The cases with a known place on the roofline, visible ones first, in the order they became known."""
+    found: dict[str, tuple[Case, RooflinePoint]] = {}
+    for baseline in state.baselines:
+        if baseline.roofline is not None:
+            found.setdefault(baseline.case.name, (baseline.case, baseline.roofline))
+    if not found:
+        for entry in state.entries.values():
+            for result in entry.evaluation.cases if entry.evaluation else ():
+                if result.roofline is not None and not result.case.held_out:
+                    found.setdefault(result.case.name, (result.case, result.roofline))
+    return found
+
+
+def _primary(target: TargetSpec, dtypes: set[str]) -> tuple[Ceiling | None, Ceiling | None]:
+    """The memory roof furthest from the cores and the highest compute roof of the cases' dtypes, for the whole device."""
+    memory = [c for c in target.ceilings if c.kind == "bandwidth" and c.threads == 0]
+    far = next((c for name in ("hbm", "dram") for c in memory if c.name == name), None) or min(memory, key=lambda c: c.value, default=None)
+    compute = [c for c in target.ceilings if c.kind == "compute" and c.threads == 0]
+    own = [c for c in compute if any(c.name == d or c.name.startswith(f"{d}-") for d in dtypes)]
+    return far, max(own or compute, key=lambda c: c.value, default=None)
+
+
+def roofline_frame(state: RunState) -> RooflineFrame:
+    """The frame of the roofline: roofs, cases and baselines of a run (empty tuples where nothing is known yet)."""
+    cases = _cases(state)
+    names = list(cases)
+    shown = tuple(RooflineCase(name, words.sizes(case) or name, case.dtype, point.intensity) for name, (case, point) in cases.items())
+    baselines = tuple(
+        dot(b.name, names.index(b.case.name), b.roofline, b.timing.median)
+        for b in state.baselines
+        if b.roofline is not None and b.case.name in cases
+    )
+    target = state.target
+    if target is None:
+        return RooflineFrame("", shown, (), None, "", baselines)
+    memory, compute = _primary(target, {case.dtype for case in shown})
+    best: dict[tuple[str, str, int], Ceiling] = {}
+    for ceiling in target.ceilings:
+        key = (ceiling.kind, ceiling.name, ceiling.threads)
+        best[key] = target.ceiling(*key) or ceiling
+    roofs = tuple(
+        Roof(c.kind, c.name, _roof_label(c), c.value, c.threads, str(c.evidence), c.source, c in (memory, compute)) for c in best.values()
+    )
+    ridge = compute.value / memory.value if memory and compute else None
+    label = f"ridge {ridge:.3g} FLOP/byte" if ridge else ""
+    return RooflineFrame(target.title, shown, roofs, ridge, label, baselines)
+
+
+def _roof_label(ceiling: Ceiling) -> str:
+    unit = "B/s" if ceiling.kind == "bandwidth" else "FLOP/s"
+    one = " · 1 thread" if ceiling.threads == 1 else f" · {ceiling.threads} threads" if ceiling.threads else ""
+    return f"{words.level(ceiling.name)} {words.scaled(ceiling.value, unit)}{one}"
+
+
+def candidate_dots(entry: Entry, frame: RooflineFrame) -> tuple[Dot, ...]:
+    """Where a correct candidate stands, for the cases of the frame that it was timed on."""
+    if not entry.correct:
+        return ()
+    index = {case.name: position for position, case in enumerate(frame.cases)}
+    return tuple(
+        dot(entry.candidate.id, index[r.case.name], r.roofline, r.times["candidate"].median if "candidate" in r.times else None)
+        for r in entry.evaluation.cases
+        if r.roofline is not None and r.case.name in index
+    )
+
+
+@dataclass(frozen=True)
+class ProgressPoint:
+    """One judged candidate: `index` counts from 1 in the order of judging, `value` is its main speedup (None unless correct), `best` the best
+    so far, both with the interval of the judge."""
+
+    index: int
+    who: str
+    verdict: str
+    value: float | None
+    low: float | None
+    high: float | None
+    best: float | None
+
+
+@dataclass(frozen=True)
+class ProgressInfo:
+    """Best so far over the candidates judged, against `baseline`."""
+
+    baseline: str
+    evidence: str
+    points: tuple[ProgressPoint, ...]
+
+
+def progress_info(state: RunState) -> ProgressInfo:
+    """The course of a run. Rejected candidates and their descendants are shown but never the best; neither is what was not measured, unless nothing
+    was measured at all."""
+    judged = sorted((e for e in state.entries.values() if e.evaluation is not None), key=lambda e: (e.judged_at, e.order))
+    kinds = {str(e.evaluation.evidence) for e in judged if e.evaluation.speedup}
+    evidence = "measured" if "measured" in kinds or not kinds else sorted(kinds)[0]
+    baseline = next((e.evaluation.speedup.baseline for e in judged if e.evaluation.speedup), "")
+    best: float | None = None
+    points = []
+    for index, entry in enumerate(judged, 1):
+        ratio = entry.evaluation.speedup
+        if ratio and not entry.banned and entry.evaluation.evidence == evidence:
+            best = ratio.value if best is None else max(best, ratio.value)
+        points.append(
+            ProgressPoint(
+                index,
+                entry.candidate.id,
+                str(entry.evaluation.verdict),
+                ratio and ratio.value,
+                ratio and ratio.low,
+                ratio and ratio.high,
+                best,
+            )
+        )
+    return ProgressInfo(baseline, evidence, tuple(points))
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """One candidate in the tree; `parent` is its first parent where that is in the run, `others` further parents (crossover)."""
+
+    who: str
+    parent: str | None
+    others: tuple[str, ...]
+    generation: int
+    order: int
+    fitness: float
+    verdict: str
+    banned: bool
+    pinned: bool
+    best: bool
+
+
+def lineage_info(state: RunState) -> tuple[LineageNode, ...]:
+    """The tree of a run in the order of proposal."""
+    nodes = []
+    for entry in state.entries.values():
+        known = [p for p in entry.candidate.parents if p in state.entries]
+        nodes.append(
+            LineageNode(
+                entry.candidate.id,
+                known[0] if known else None,
+                tuple(known[1:]),
+                entry.generation,
+                entry.order,
+                entry.fitness,
+                words.look(entry).word,
+                entry.banned,
+                entry.pinned,
+                entry.candidate.id == state.best_id,
+            )
+        )
+    return tuple(nodes)

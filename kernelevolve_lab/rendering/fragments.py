@@ -1,0 +1,152 @@
+"""Pieces of HTML about one candidate: its cases, diagnosis, metrics and history. Plain tables with captions, no scripts, all text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from kernelevolve_lab.records import CaseResult, Evaluation, Ratio, TargetSpec
+from kernelevolve_lab.records.run_state import Entry
+from kernelevolve_lab.rendering import words
+
+_KNOWN_STAGES = ("build", "correctness", "timing", "overhead")
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], number_from: int = 1) -> str:
+    """A table whose cells are given as HTML; columns from `number_from` on are set as numbers. The first cell heads its row."""
+    ths = "".join(f'<th scope="col"{"" if i < number_from else " class=kel-num"}>{escape(h)}</th>' for i, h in enumerate(head))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{cell}</th>' if i == 0 else f"<td{'' if i < number_from else ' class=kel-num'}>{cell}</td>"
+            for i, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f'<table class="kel-table"><caption>{escape(caption)}</caption><thead><tr>{ths}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def ratio_html(ratio: Ratio | None) -> str:
+    """A speedup with its interval; the tone says whether the interval lies wholly above or below 1, the numbers say it too."""
+    if ratio is None:
+        return words.NO_VALUE
+    tone = "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "quiet"
+    return f'<b class="kel-tone-{tone}">{words.times(ratio.value)}</b> <span class="kel-ci">{words.interval(ratio)}</span>'
+
+
+def verdict_html(entry: Entry) -> str:
+    """Symbol and word of a candidate's verdict."""
+    look = words.look(entry)
+    return f'<span class="kel-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {look.word}</span>'
+
+
+def _error_html(result: CaseResult) -> str:
+    if result.error is None:
+        return words.NO_VALUE
+    error = result.error
+    tone = "good" if error.candidate <= error.gate else "bad"
+    return f'<span class="kel-tone-{tone}">{error.candidate:.2g}</span> <span class="kel-ci">≤ {error.gate:.2g}</span>'
+
+
+def _time_html(result: CaseResult, name: str) -> str:
+    timing = result.times.get(name)
+    if timing is None:
+        return words.NO_VALUE
+    spread = (timing.high - timing.low) / 2 / timing.median if timing.median else 0.0
+    return f'{words.seconds(timing.median)} <span class="kel-ci">±{spread:.1%}</span>'
+
+
+def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
+    """What was found case by case: error against its gate, times, speedups with intervals, place on the roofline."""
+    baselines = list(dict.fromkeys(r.baseline for c in evaluation.cases for r in c.speedups))
+    rows = []
+    for result in evaluation.cases:
+        look = words.VERDICTS[result.verdict]
+        held = ' <span class="kel-chip">held out</span>' if result.case.held_out else ""
+        ratios = {r.baseline: r for r in result.speedups}
+        reason = f'<div class="kel-ci">{escape(result.reason)}</div>' if result.reason else ""
+        rows.append(
+            [
+                f'{escape(result.case.name)}{held}<div class="kel-ci">{escape(words.sizes(result.case))} · {escape(result.case.dtype)} · {escape(result.case.distribution)}</div>',
+                f'<span class="kel-tone-{look.tone}">{look.symbol} {look.word}</span>{reason}',
+                _error_html(result),
+                *(_time_html(result, name) for name in ("candidate", *baselines)),
+                *(ratio_html(ratios.get(name)) for name in baselines),
+                escape(words.roof_text(result.roofline, target)),
+            ]
+        )
+    if not rows:
+        return '<p class="kel-empty">No case was run.</p>'
+    head = ["case", "verdict", "error ≤ gate", "candidate", *baselines, *(f"vs {name}" for name in baselines), "roofline"]
+    caption = f"Cases, {evaluation.evidence} on {evaluation.target}: median time ± half of its 95 % interval; speedups are paired ratios with 95 % intervals"
+    return table(caption, head, rows, number_from=2)
+
+
+def diagnosis_html(evaluation: Evaluation) -> str:
+    """Why it takes the time it takes, and the judge's reasons where it is not correct."""
+    parts = []
+    if evaluation.reasons:
+        parts.append("<ul class='kel-reasons'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>")
+    if evaluation.flags:
+        parts.append("<p>" + " ".join(f'<span class="kel-chip kel-tone-warn">{escape(flag)}</span>' for flag in evaluation.flags) + "</p>")
+    if evaluation.diagnosis:
+        parts.append(f'<p class="kel-lead">{escape(evaluation.diagnosis.summary)}</p><dl class="kel-findings">')
+        for finding in evaluation.diagnosis.findings:
+            advice = f"<dd>{escape(finding.advice)}</dd>" if finding.advice else ""
+            parts.append(f"<dt>{escape(finding.what)}</dt>{advice}")
+        parts.append("</dl>")
+    return "".join(parts) or '<p class="kel-empty">The judge gave no diagnosis.</p>'
+
+
+def _scalar(value) -> str:
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def pairs_html(caption: str, values: dict) -> str:
+    """Names and values as a small table; nothing when there are none."""
+    return table(caption, ["name", "value"], [[escape(str(k)), _scalar(v)] for k, v in values.items()]) if values else ""
+
+
+def stages_html(evaluation: Evaluation) -> str:
+    """Where the judge's time went, as one stacked bar with its numbers."""
+    spent = {name: s for name, s in evaluation.stage_seconds.items() if s > 0}
+    total = sum(spent.values())
+    if not total:
+        return ""
+    order = [n for n in _KNOWN_STAGES if n in spent] + [n for n in spent if n not in _KNOWN_STAGES]
+    bar = "".join(f'<span class="kel-stage-{min(i, 4)}" style="width:{spent[n] / total:.2%}"></span>' for i, n in enumerate(order))
+    words_ = " ".join(
+        f'<span><i class="kel-stage-{min(i, 4)}"></i>{escape(n)} {words.seconds(spent[n])}</span>' for i, n in enumerate(order)
+    )
+    return f'<div class="kel-stages"><div class="kel-bar" aria-hidden="true">{bar}</div><div class="kel-legend">{words_}</div></div>'
+
+
+def evidence_html(entry: Entry) -> str:
+    """Metrics, knobs, environment and the judge's stages of one candidate."""
+    evaluation = entry.evaluation
+    parts = []
+    if evaluation:
+        parts.append(stages_html(evaluation))
+    parts.append('<div class="kel-columns">')
+    parts.append(
+        pairs_html(
+            "Knobs of the template" + (f" {entry.candidate.template}" if entry.candidate.template else ""), dict(entry.candidate.knobs)
+        )
+    )
+    if evaluation:
+        parts.append(pairs_html("Static metrics of the build", dict(evaluation.metrics)))
+        parts.append(pairs_html("Environment of the measurement", dict(evaluation.environment)))
+    parts.append("</div>")
+    return "".join(parts)
+
+
+def conversation_html(entry: Entry) -> str:
+    """What the model was sent and what it answered, verbatim and escaped."""
+    parts = []
+    if entry.candidate.notes:
+        parts.append(f'<h5>Notes of the proposer</h5><pre class="kel-text">{escape(entry.candidate.notes)}</pre>')
+    for title, text in (("Reply", entry.reply), ("Prompt", entry.prompt)):
+        if text:
+            parts.append(f'<h5>{title}</h5><pre class="kel-text">{escape(text)}</pre>')
+    return "".join(parts) or f'<p class="kel-empty">The {escape(entry.candidate.proposer)} proposer sends no prompt.</p>'

@@ -1,0 +1,119 @@
+"""A run as a document: plain text, a short table, and a self-contained HTML report. No scripts, nothing fetched."""
+
+from __future__ import annotations
+
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from kernelevolve_lab.records.run_state import Entry, RunState, Status
+from kernelevolve_lab.rendering import fragments, svg, words
+from kernelevolve_lab.rendering.source import diff_html, source_html
+
+NOTEBOOK_ROWS = 15
+NOTEBOOK_SOURCE_LINES = 400
+
+
+@cache
+def stylesheet(*names: str) -> str:
+    """Style sheets by name (all of a static report's by default): light and dark by JupyterLab's theme where there is one, else by
+    `prefers-color-scheme`."""
+    folder = Path(__file__).parent / "styles"
+    return "\n".join((folder / f"{name}.css").read_text("utf-8") for name in names or ("theme", "fragments", "report"))
+
+
+def title(state: RunState) -> str:
+    """What is searched, where and in what."""
+    if state.config is None:
+        return "No run yet"
+    return f"{state.title or state.config.operator.name} on {state.target.title if state.target else state.config.target} in {state.config.language}"
+
+
+def summary(state: RunState) -> str:
+    """Where the run stands, in one sentence."""
+    if state.config is None:
+        return "Nothing has been searched."
+    doing = f"{state.outcome}: {state.reason}" if state.status is Status.ENDED else f"{state.status}, {state.phase}".rstrip(", ")
+    spent = f"{state.judged} of {len(state.entries)} candidates judged in {words.duration(state.active_seconds)}"
+    cost = f", {words.money(state.cost)}" if state.cost else ""
+    return f"{doing}; {spent}{cost}."
+
+
+def text(state: RunState, rows: int = 10) -> str:
+    """The run as plain text with its numbers and their evidence."""
+    lines = [title(state), summary(state)]
+    if state.best:
+        lines.append(f"best {state.best.candidate.id} {state.best.candidate.title}: {words.headline(state.best.evaluation)}")
+    for rank, entry in enumerate(state.ranked()[:rows], 1):
+        lines.append(f"{rank:3}  {entry.candidate.id}  {entry.candidate.title[:40]:40}  {words.headline(entry.evaluation)[:110]}")
+    return "\n".join(lines)
+
+
+def leaderboard_html(state: RunState, rows: int) -> str:
+    """The best candidates as a table."""
+    ranked = state.ranked()
+    baselines = list(dict.fromkeys(r.baseline for e in ranked if e.evaluation for r in e.evaluation.speedups))
+    body = [_row(rank, entry, baselines) for rank, entry in enumerate(ranked[:rows], 1)]
+    if not body:
+        return '<p class="kel-empty">No candidate yet.</p>'
+    caption = f"The first {len(body)} of {len(ranked)} candidates; speedups with 95 % intervals"
+    return fragments.table(
+        caption, ["#", "candidate", "verdict", *(f"vs {b}" for b in baselines), "evidence", "gen", "proposer"], body, number_from=7
+    )
+
+
+def _row(rank: int, entry: Entry, baselines: list[str]) -> list[str]:
+    evaluation = entry.evaluation
+    marks = (" · pinned" if entry.pinned else "") + (f" · rejected: {entry.rejected}" if entry.rejected else "")
+    return [
+        str(rank),
+        f'<code>{entry.candidate.id}</code> {escape(entry.candidate.title)}<span class="kel-ci">{escape(marks)}</span>',
+        fragments.verdict_html(entry),
+        *(fragments.ratio_html(evaluation.ratio(b) if evaluation else None) for b in baselines),
+        escape(str(evaluation.evidence)) if evaluation else words.NO_VALUE,
+        str(entry.generation),
+        escape(entry.candidate.proposer),
+    ]
+
+
+def top_html(state: RunState, rows: int = 10) -> str:
+    """A short static stand-in for the live view."""
+    return f'<div class="kel-report"><style>{stylesheet()}</style>{_head(state)}{leaderboard_html(state, rows)}</div>'
+
+
+def _head(state: RunState) -> str:
+    best = state.best
+    won = f'<p class="kel-lead">{escape(words.headline(best.evaluation))}</p>' if best else ""
+    return f'<header><h3>{escape(title(state))}</h3><p class="kel-ci">{escape(summary(state))}</p>{won}</header>'
+
+
+def body_html(state: RunState, rows: int, source_lines: int | None = None) -> str:
+    """The report without its page: head, leaderboard, figures, the best candidate with source, cases, diagnosis and its difference from its parent."""
+    parts = [
+        _head(state),
+        leaderboard_html(state, rows),
+        f'<div class="kel-figures">{svg.roofline_svg(state)}{svg.progress_svg(state)}</div>',
+    ]
+    best = state.best
+    if best:
+        parts.append(f"<h4>Best candidate <code>{best.candidate.id}</code> {escape(best.candidate.title)}</h4>")
+        parts.append(fragments.cases_html(best.evaluation, state.target))
+        parts.append(fragments.diagnosis_html(best.evaluation))
+        code = best.candidate.source
+        if source_lines is not None and code.count("\n") > source_lines:
+            code = "\n".join(code.split("\n")[:source_lines]) + f"\n… cut after {source_lines} lines; the run has it whole"
+        parts.append(f"<details open><summary>Source</summary>{source_html(code, best.candidate.language)}</details>")
+        parent = next((state.entries[p] for p in best.candidate.parents if p in state.entries), None)
+        if parent and source_lines is None or parent and max(code.count("\n"), parent.candidate.source.count("\n")) <= source_lines:
+            names = (f"parent {parent.candidate.id}", f"best {best.candidate.id}")
+            parts.append(
+                f"<details><summary>Difference from its parent</summary>{diff_html(parent.candidate.source, code, best.candidate.language, names)}</details>"
+            )
+    return "".join(parts)
+
+
+def notebook_html(state: RunState) -> str:
+    """The report for a notebook's output: small, and hidden by its own style while the live view of the same run is on the page."""
+    hide = f'body:has(.kel-view[data-run="{escape(state.run)}"]) .kel-report[data-run="{escape(state.run)}"]{{display:none}}'
+    body = body_html(state, NOTEBOOK_ROWS, NOTEBOOK_SOURCE_LINES)
+    return f'<div class="kel-report" data-run="{escape(state.run)}"><style>{stylesheet()}{hide}</style>{body}</div>'

@@ -1,0 +1,255 @@
+"""The live view of a run: one widget, one comm, one writer.
+
+The front end says `hello` when a view appears (first display, reload, second view) or when it missed a message, and gets the whole state; from
+then on it gets what changed. Whatever a person does comes back as a message, is put on a queue by the callback and carried out by the pump
+thread, because callbacks may run on any thread and must not wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import anywidget
+import traitlets
+
+from kernelevolve_lab.errors import LabError
+from kernelevolve_lab.records.run_state import RunState, Status
+from kernelevolve_lab.rendering import report
+from kernelevolve_lab.widgets import assets, inspector
+from kernelevolve_lab.widgets.feed import Feed
+from kernelevolve_lab.widgets.pump import PERIOD, Pump
+
+PANELS = ("header", "leaderboard", "charts", "inspector", "steering", "log")
+_ENDED_PERIOD = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Handle(Protocol):
+    """What a view needs of a run: its state and the commands that steer it (`search.handle.RunHandle` has them)."""
+
+    @property
+    def state(self) -> RunState: ...
+    def reject(self, candidate: str, reason: str) -> Any: ...
+    def pin(self, candidate: str, pinned: bool = True) -> Any: ...
+    def hint(self, text: str) -> Any: ...
+    def enqueue(self, source: str, language: str | None = None, title: str = "", parents: tuple[str, ...] = ()) -> Any: ...
+    def branch(self, candidate: str) -> Any: ...
+    def pause(self) -> Any: ...
+    def resume(self) -> Any: ...
+    def stop(self) -> Any: ...
+    def extend(self, candidates: int = 0, seconds: float = 0.0, cost: float = 0.0) -> Any: ...
+
+
+class RunView(anywidget.AnyWidget):
+    """Shows a run while it searches and after, and steers it.
+
+    Displaying it makes two outputs: the live view, and a static report that the page hides while the live view is there. The report is brought
+    up to date when the run pauses or ends and when the view is closed, so that a saved notebook reads without a kernel.
+
+    `panels` chooses what is shown (see `PANELS`); several views of one run may be open at once. `export(candidate, format, folder)` is called
+    for the export button; without it the button says why it is off.
+    """
+
+    _esm = traitlets.Unicode(assets.bundle("view.js")).tag(sync=True)
+    _css = traitlets.Unicode(assets.styles()).tag(sync=True)
+    _view_count = traitlets.Int(0, allow_none=True).tag(sync=True)
+    panels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    def __init__(
+        self,
+        handle: Handle | None = None,
+        panels: tuple[str, ...] = PANELS,
+        export: Callable[[str, str, str], str] | None = None,
+        period: float = PERIOD,
+    ) -> None:
+        super().__init__(panels=list(panels))
+        self._handle = handle
+        self._export = export
+        self._feed = Feed()
+        self._inbox: queue.SimpleQueue[dict] = queue.SimpleQueue()
+        self._sent = 0
+        self._known = False
+        self._shown: tuple[str, Status] | None = None
+        self._reports: list[Any] = []
+        self._stale = ""
+        self._pump = Pump(self, type(self)._tick, period)
+        this = weakref.ref(self)
+        self.on_msg(lambda _, content, __: (view := this()) is not None and view._receive(content))
+
+    @property
+    def state(self) -> RunState:
+        """The run as it is now; an empty state while there is no run."""
+        return self._handle.state if self._handle is not None else RunState()
+
+    def show(self, handle: Handle | None) -> None:
+        """Show another run in this view."""
+        self._handle = handle
+        self._inbox.put({"t": "hello"})
+        self._pump.wake()
+
+    def close(self) -> None:
+        """End the thread, bring the static report up to date and free the widget."""
+        self._pump.stop()
+        if self.comm is not None:
+            self._freeze(self.state)
+        super().close()
+
+    def _receive(self, content: dict) -> None:
+        self._inbox.put(content)
+        self._pump.start()
+        self._pump.wake()
+
+    def _tick(self) -> bool:
+        """One round of the pump: carry out what was asked for, tell what changed. False ends the pump."""
+        if self.comm is None:
+            return False
+        try:
+            whole = self._carry_out()
+            state = self.state
+            if whole or (self._known and self._view_count != 0):
+                self._tell(state, whole)
+            self._keep_report(state)
+            self._pump.base = _ENDED_PERIOD if state.status is Status.ENDED else PERIOD
+            self._stale = ""
+        except Exception as error:
+            self._complain(error)
+        return True
+
+    def _tell(self, state: RunState, whole: bool) -> None:
+        message = self._feed.message(state, whole)
+        if message is not None:
+            self._sent += 1
+            self._known = True
+            self.send({"t": "update", "n": self._sent, "now": time.time(), "can_export": self._export is not None, **message})
+
+    def _carry_out(self) -> bool:
+        """Empty the inbox; True when a view asked for the whole state."""
+        whole = False
+        while True:
+            try:
+                asked = self._inbox.get_nowait()
+            except queue.Empty:
+                return whole
+            if asked.get("t") == "hello":
+                whole = True
+            else:
+                self._answer(asked)
+
+    def _answer(self, asked: dict) -> None:
+        ticket = asked.get("ticket")
+        try:
+            told = self._do(asked)
+        except LabError as error:
+            told = {"ok": False, "text": str(error)}
+        except Exception as error:
+            _log.exception("the view could not do what was asked: %s", asked.get("t"))
+            told = {"ok": False, "text": f"{type(error).__name__}: {error}"}
+        self.send({"t": "answer", "ticket": ticket, "ok": True, **told})
+
+    def _do(self, asked: dict) -> dict:
+        match asked:
+            case {"t": "inspect", "id": str(candidate), "tab": str(tab)}:
+                return {"html": inspector.tab_html(self.state, candidate, tab, asked.get("against") or None)}
+            case {"t": "source", "id": str(candidate)}:
+                entry = self.state.entries.get(candidate)
+                return {"source": entry.candidate.source if entry else "", "language": entry.candidate.language if entry else ""}
+            case {"t": "export", "id": str(candidate), "format": str(form), "folder": str(folder)}:
+                if self._export is None:
+                    return {"ok": False, "text": "This view was opened without an exporter."}
+                return {"text": self._export(candidate, form, folder)}
+            case {"t": "command", "verb": str(verb)}:
+                return {"text": self._command(verb, asked)}
+        return {"ok": False, "text": f"The view was asked for something it does not know: {asked.get('t')}."}
+
+    def _command(self, verb: str, asked: dict) -> str:
+        run = self._handle
+        if run is None:
+            return "There is no run to steer."
+        match verb:
+            case "reject":
+                run.reject(asked["id"], asked["reason"])
+            case "pin":
+                run.pin(asked["id"], bool(asked.get("pinned", True)))
+            case "branch":
+                run.branch(asked["id"])
+            case "hint":
+                run.hint(asked["text"])
+            case "enqueue":
+                run.enqueue(
+                    asked["source"], language=asked["language"], title=asked.get("title", ""), parents=tuple(asked.get("parents", ()))
+                )
+            case "extend":
+                run.extend(candidates=int(asked.get("candidates", 0)), seconds=float(asked.get("seconds", 0.0)))
+            case "pause" | "resume" | "stop":
+                getattr(run, verb)()
+            case _:
+                raise ValueError(f"no such command: {verb}")
+        return ""
+
+    def _complain(self, error: Exception) -> None:
+        """Say once that the view is stale; the search is not touched by it."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._stale:
+            self._stale = text
+            _log.exception("the view could not be brought up to date")
+            self.send({"t": "stale", "text": text})
+
+    def _keep_report(self, state: RunState) -> None:
+        shown = (state.run, state.status)
+        if shown != self._shown:
+            self._shown = shown
+            if state.status in (Status.PAUSED, Status.ENDED):
+                self._freeze(state)
+
+    def _freeze(self, state: RunState) -> None:
+        for handle in self._reports:
+            handle.update(_Html(report.notebook_html(state), report.text(state)))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        state = self.state
+        self._pump.start()
+        return {**data, "text/plain": report.text(state), "text/html": report.top_html(state)}, metadata
+
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        from IPython.display import display
+
+        data, metadata = self._repr_mimebundle_()
+        display(data, raw=True, metadata=metadata)
+        state = self.state
+        self._reports.append(display(_Html(report.notebook_html(state), report.text(state)), display_id=True))
+        self._shown = (state.run, state.status)
+
+
+class _Html:
+    """HTML with a plain twin for front ends that show none."""
+
+    def __init__(self, html: str, text: str) -> None:
+        self._html, self._text = html, text
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+_views: weakref.WeakKeyDictionary[Any, weakref.ref[RunView]] = weakref.WeakKeyDictionary()
+
+
+def view_of(handle: Handle, **options: Any) -> RunView:
+    """The view of that run: the same one each time, so that showing a run twice costs one thread."""
+    known = _views.get(handle)
+    view = known() if known else None
+    if view is None or view.comm is None:
+        view = RunView(handle, **options)
+        _views[handle] = weakref.ref(view)
+    return view

@@ -1,0 +1,142 @@
+// The head of a run: what runs, how far it is, what is best, and the buttons that hold or end it.
+
+import { DASH, bandText, h, ratioTone, setText, spanText, timesText } from "./dom.js";
+
+const WORDS = { empty: "No run", running: "Searching", paused: "Paused", ended: "Ended" };
+const ANNOUNCE_EVERY = 5000;
+
+function metric(label) {
+  const value = h("div", { class: "kel-metric-value" }, DASH);
+  const note = h("div", { class: "kel-metric-note" }, " ");
+  const root = h("div", { class: "kel-metric" }, h("div", { class: "kel-metric-label" }, label), value, note);
+  return { root, value, note, label: root.firstChild };
+}
+
+export function header(store) {
+  const pill = h("span", { class: "kel-pill" });
+  const title = h("h2", { class: "kel-title" });
+  const facts = h("span", { class: "kel-facts" });
+  const phase = h("span", { class: "kel-phase" });
+  const live = h("div", { class: "kel-hidden", "aria-live": "polite", role: "status" });
+
+  const button = (text, verb, hint) => h("button", { type: "button", class: "kel-button", title: hint, onclick: () => store.command(verb) }, text);
+  const pause = button("Pause", "pause", "Let what is being judged finish, then wait");
+  const resume = button("Resume", "resume", "Go on searching");
+  const stop = button("Stop", "stop", "End the search; what was judged stays");
+  const extend = h("button", { type: "button", class: "kel-button", title: "Add 25 candidates and, where time is bounded, 60 seconds to the budget", onclick: () => store.command("extend", { candidates: 25, seconds: 60 }) }, "+25");
+  const exporter = h("button", { type: "button", class: "kel-button", onclick: () => exportBest() }, "Export");
+  const controls = h("div", { class: "kel-controls", role: "group", "aria-label": "Control of the search" }, pause, resume, stop, extend, exporter);
+
+  const best = metric("Best");
+  const second = metric("Best");
+  const roof = metric("Of the roof");
+  const count = metric("Judged");
+  const time = metric("Time left");
+  const cost = metric("Cost");
+  best.root.classList.add("kel-metric-main");
+  roof.root.classList.add("kel-metric-wide");
+  count.root.classList.add("kel-metric-wide");
+  const bar = h("div", { class: "kel-progress", role: "progressbar", "aria-label": "Budget used", "aria-valuemin": "0", "aria-valuemax": "100" }, h("span", {}));
+  count.root.append(bar);
+
+  const root = h(
+    "header",
+    { class: "kel-head" },
+    h("div", { class: "kel-head-line" }, pill, title, facts, controls),
+    h("div", { class: "kel-metrics" }, best.root, second.root, roof.root, count.root, time.root, cost.root),
+    phase,
+    live,
+  );
+
+  async function exportBest() {
+    const status = store.status;
+    const answer = await store.ask({ t: "export", id: status.best, format: "module", folder: "" });
+    store.tell("notice", { tone: answer.ok ? "good" : "bad", text: answer.text });
+  }
+
+  function enable(element, reason, title) {
+    element.disabled = Boolean(reason);
+    element.title = reason || title;
+  }
+
+  function drawBest(status) {
+    const row = store.best();
+    const names = Object.keys(row?.speedups ?? {});
+    const main = row?.main ?? names[0];
+    const other = names.find((name) => name !== main);
+    for (const [tile, name] of [[best, main], [second, other]]) {
+      const ratio = name && row.speedups[name];
+      tile.value.dataset.tone = ratio ? ratioTone(ratio) : "none";
+      setText(tile.label, name ? `Best vs ${name}` : "Best");
+      setText(tile.value, ratio ? timesText(ratio[0]) : DASH);
+      setText(tile.note, ratio ? `${bandText(ratio)} · ${row.evidence}` : "nothing correct yet");
+    }
+    second.root.hidden = !other;
+    const match = /(\d+ %) of (.+?)(?: bandwidth| peak)? \((.+?)\)(.*)/.exec(status.best_roof);
+    setText(roof.value, match ? `${match[1]} of ${match[2]}` : DASH);
+    setText(roof.note, match ? `${status.best_roof.split(",")[0]}, ${match[3]}${match[4]}` : "no measured place yet");
+  }
+
+  function drawClock() {
+    const status = store.status;
+    if (!status) return;
+    const active = store.active();
+    const budget = status.budget;
+    const pace = status.judged >= 2 ? active / status.judged : null;
+    const lefts = [];
+    if (budget.seconds) lefts.push(budget.seconds - active);
+    if (budget.candidates && pace) lefts.push((budget.candidates - status.judged) * pace);
+    const ended = status.status === "ended";
+    const left = lefts.length ? Math.max(0, Math.min(...lefts)) : null;
+    setText(time.label, ended ? "Took" : "Time left");
+    setText(time.value, ended ? spanText(active) : left === null ? DASH : `${budget.candidates && pace ? "~" : ""}${spanText(left)}`);
+    setText(time.note, ended ? (pace ? `${(60 / pace).toFixed(1)} candidates a minute` : " ") : `${spanText(active)} so far${pace ? ` · ${(60 / pace).toFixed(0)} a minute` : ""}`);
+    const shares = [];
+    if (budget.candidates) shares.push(status.judged / budget.candidates);
+    if (budget.seconds) shares.push(active / budget.seconds);
+    if (budget.cost) shares.push(status.cost / budget.cost);
+    const share = ended ? 1 : Math.min(1, Math.max(0, ...shares));
+    bar.firstChild.style.width = `${(share * 100).toFixed(1)}%`;
+    bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
+  }
+
+  let said = 0;
+  let saidBest = null;
+  function announce(status) {
+    const row = store.best();
+    if (!row || status.best === saidBest || Date.now() - said < ANNOUNCE_EVERY) return;
+    said = Date.now();
+    saidBest = status.best;
+    live.textContent = `New best ${timesText(row.fitness)} over ${row.main}, candidate number ${row.order}, ${row.title}`;
+  }
+
+  function draw() {
+    const status = store.status;
+    const state = status.status;
+    pill.dataset.status = status.outcome === "failed" ? "failed" : state;
+    setText(pill, state === "ended" ? status.outcome[0].toUpperCase() + status.outcome.slice(1) : WORDS[state]);
+    setText(title, status.title || "Kernel search");
+    setText(facts, [status.target, status.language, [status.proposer, status.policy].filter(Boolean).join(" / "), status.run].filter(Boolean).join("  ·  "));
+    setText(phase, state === "ended" ? status.reason : state === "empty" ? "" : status.phase);
+    phase.dataset.busy = String(state === "running");
+    drawBest(status);
+    setText(count.value, status.budget.candidates && state !== "empty" ? `${status.judged} / ${status.budget.candidates}` : String(status.judged));
+    const correct = [...store.rows.values()].filter((row) => row.verdict === "correct").length;
+    setText(count.note, `${correct} correct${status.failed_proposals ? ` · ${status.failed_proposals} proposals failed` : ""}`);
+    setText(cost.value, `$${status.cost.toFixed(status.cost && status.cost < 0.1 ? 3 : 2)}`);
+    setText(cost.note, status.tokens ? `${(status.tokens / 1000).toFixed(1)}k tokens` : "no model asked");
+    pause.hidden = state === "paused";
+    resume.hidden = state !== "paused";
+    const none = state === "empty" ? "There is no run yet" : "";
+    enable(pause, none || (state === "ended" ? "The run has ended" : ""), "Let what is being judged finish, then wait");
+    enable(stop, none || (state === "ended" ? "The run has ended" : ""), "End the search; what was judged stays");
+    enable(extend, none || (state === "ended" ? "The run has ended: resume it from Python with run.resume()" : ""), "Add 25 candidates and, where time is bounded, 60 seconds to the budget");
+    enable(exporter, none || (!store.canExport ? "This view was opened without an exporter" : !status.best ? "There is nothing correct to export yet" : ""), "Write the best candidate as a module that needs only torch");
+    announce(status);
+    drawClock();
+  }
+
+  store.on("status", draw);
+  const clock = setInterval(drawClock, 1000);
+  return { root, close: () => clearInterval(clock) };
+}

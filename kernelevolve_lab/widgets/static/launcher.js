@@ -1,0 +1,7 @@
+// The choosers of the workbench.
+
+import { h } from "./dom.js";
+
+export function launcher(store) {
+  return { root: h("div", {}) };
+}

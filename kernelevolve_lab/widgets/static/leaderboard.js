@@ -1,0 +1,374 @@
+// The leaderboard: a native table of which only the rows in sight exist, patched row by row.
+
+import { DASH, bandText, h, ratioTone, setText, timesText } from "./dom.js";
+import { panel } from "./store.js";
+
+const ROW = 30;
+const SPARE = 6;
+const EVIDENCE = ["measured", "emulated", "modelled", "compiled"];
+
+const FILTERS = {
+  all: () => true,
+  correct: (row) => row.verdict === "correct",
+  failed: (row) => row.tone === "bad" || row.tone === "warn",
+  pinned: (row) => row.pinned,
+};
+
+// Correct ones by evidence and fitness, the rest newest first: the order of `RunState.ranked`.
+function byRank(a, b) {
+  const ca = a.verdict === "correct";
+  const cb = b.verdict === "correct";
+  if (ca !== cb) return ca ? -1 : 1;
+  if (!ca) return b.order - a.order;
+  return EVIDENCE.indexOf(a.evidence) - EVIDENCE.indexOf(b.evidence) || (b.fitness ?? 0) - (a.fitness ?? 0) || a.order - b.order;
+}
+
+// The dot of the case that takes longest: the one whose place on the roofline matters most.
+export function mainDot(row) {
+  return (row.dots ?? []).reduce((longest, dot) => (!longest || (dot[5] ?? 0) > (longest[5] ?? 0) ? dot : longest), null);
+}
+
+function ratioCell(scale) {
+  const number = h("span", { class: "kel-ratio-value" });
+  const band = h("span", { class: "kel-band" });
+  const bar = h("span", { class: "kel-bar-fill" });
+  const one = h("span", { class: "kel-bar-one" });
+  const track = h("span", { class: "kel-bar-track", "aria-hidden": "true" }, bar, band, one);
+  const cell = h("td", { class: "kel-num kel-ratio" }, number, track);
+  return (ratio, struck) => {
+    setText(number, ratio ? timesText(ratio[0]) : DASH);
+    track.hidden = !ratio;
+    cell.title = ratio ? `95 % interval ${bandText(ratio)}` : "";
+    if (ratio) {
+      const at = (value) => `${(scale.at(value) * 100).toFixed(2)}%`;
+      const [from, to] = ratio[0] >= 1 ? [1, ratio[0]] : [ratio[0], 1];
+      bar.style.left = at(from);
+      bar.style.width = `calc(${at(to)} - ${at(from)})`;
+      band.style.left = at(ratio[1]);
+      band.style.width = `calc(${at(ratio[2])} - ${at(ratio[1])})`;
+      one.style.left = at(1);
+      cell.dataset.tone = struck ? "quiet" : ratioTone(ratio);
+    } else delete cell.dataset.tone;
+    return cell;
+  };
+}
+
+function makeRow(scale) {
+  const rank = h("td", { class: "kel-num kel-rank" });
+  const verdict = h("td", { class: "kel-verdict" }, h("span", { class: "kel-symbol", "aria-hidden": "true" }), h("span", {}));
+  const main = ratioCell(scale);
+  const other = ratioCell(scale);
+  const roof = h("td", { class: "kel-num kel-roof-cell" });
+  const title = h("td", { class: "kel-name" }, h("span", { class: "kel-name-text" }), h("span", { class: "kel-marks" }));
+  const gen = h("td", { class: "kel-num" });
+  const proposer = h("td", { class: "kel-dim" });
+  const tr = h("tr", { role: "row", tabindex: "-1" }, rank, verdict, main(null), other(null), roof, title, gen, proposer);
+  return { tr, rank, verdict, main, other, roof, title, gen, proposer };
+}
+
+export function leaderboard(store) {
+  const scale = {
+    low: Math.log(0.5),
+    high: Math.log(2),
+    at(value) {
+      return Math.min(1, Math.max(0, (Math.log(value) - this.low) / (this.high - this.low)));
+    },
+  };
+  const columns = [
+    ["rank", "#", "kel-num"],
+    ["verdict", "Verdict", ""],
+    ["main", "vs baseline", "kel-num"],
+    ["other", "vs eager", "kel-num"],
+    ["roof", "Roof", "kel-num"],
+    ["title", "Candidate", ""],
+    ["gen", "Gen", "kel-num"],
+    ["proposer", "By", ""],
+  ];
+  const headers = new Map();
+  const headRow = h("tr", { role: "row" });
+  let sort = { name: "rank", down: false };
+  for (const [name, text, kind] of columns) {
+    const button = h("button", { type: "button", class: "kel-sort", onclick: () => sortBy(name) }, text);
+    const th = h("th", { scope: "col", class: `${kind} kel-col-${name}`, role: "columnheader" }, button);
+    headers.set(name, { th, button });
+    headRow.append(th);
+  }
+  const above = h("tr", { class: "kel-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
+  const below = h("tr", { class: "kel-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
+  const body = h("tbody", {}, above, below);
+  const table = h("table", { class: "kel-board", role: "grid", "aria-label": "Candidates" }, h("caption", { class: "kel-hidden" }, "Candidates; speedups are paired ratios with 95 % intervals. Arrows move, Enter inspects, D shows the difference, P pins, X rejects, B branches."), h("thead", {}, headRow), body);
+  const scroller = h("div", { class: "kel-scroll" }, table);
+  const empty = h("p", { class: "kel-empty" }, "No candidate yet. The first ones come once the baselines are measured.");
+  const reject = rejectBar(store, () => focusRow(store.selected));
+  const { root, head } = panel("leaderboard", "Leaderboard", empty, scroller, reject.root);
+
+  const filters = h("div", { class: "kel-segments", role: "group", "aria-label": "Show" });
+  let filter = "all";
+  const filterButtons = Object.keys(FILTERS).map((name) => {
+    const button = h("button", { type: "button", class: "kel-segment", "aria-pressed": String(name === filter), onclick: () => setFilter(name) }, name);
+    filters.append(button);
+    return [name, button];
+  });
+  const find = h("input", { class: "kel-input kel-find", type: "search", placeholder: "Find", "aria-label": "Find candidates by title, id or proposer" });
+  find.addEventListener("input", () => { dirty = true; later(); });
+  const keys = h("span", { class: "kel-keys", "aria-hidden": "true" });
+  for (const [key, what] of [["↑↓", "move"], ["↵", "inspect"], ["D", "diff"], ["P", "pin"], ["X", "reject"], ["B", "branch"]]) keys.append(h("kbd", {}, key), ` ${what} `);
+  head.append(filters, find, keys);
+
+  const made = new Map(); // id -> the elements of a row in sight
+  let order = [];
+  let ranks = new Map();
+  let dirty = true;
+  let waiting = false;
+  let names = ["", ""];
+
+  function setFilter(name) {
+    filter = name;
+    for (const [other, button] of filterButtons) button.setAttribute("aria-pressed", String(other === name));
+    dirty = true;
+    later();
+  }
+
+  function sortBy(name) {
+    sort = { name, down: sort.name === name ? !sort.down : ["main", "other", "roof"].includes(name) };
+    dirty = true;
+    later();
+  }
+
+  const keysOf = {
+    verdict: (row) => row.word,
+    main: (row) => row.speedups?.[names[0]]?.[0],
+    other: (row) => row.speedups?.[names[1]]?.[0],
+    roof: (row) => mainDot(row)?.[3],
+    title: (row) => row.title.toLowerCase(),
+    gen: (row) => row.gen,
+    proposer: (row) => row.proposer,
+  };
+
+  function arrange() {
+    const ranked = [...store.rows.values()].sort(byRank);
+    ranks = new Map();
+    let place = 0;
+    for (const row of ranked) if (row.verdict === "correct") ranks.set(row.id, ++place);
+    let rows = ranked.filter(FILTERS[filter]);
+    const wanted = find.value.trim().toLowerCase();
+    if (wanted) rows = rows.filter((row) => `${row.title} ${row.id} ${row.proposer} ${row.word} #${row.order}`.toLowerCase().includes(wanted));
+    if (sort.name === "rank") {
+      if (sort.down) rows.reverse();
+    } else {
+      const key = keysOf[sort.name];
+      const sign = sort.down ? -1 : 1;
+      rows.sort((a, b) => {
+        const [x, y] = [key(a), key(b)];
+        if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+        return (x < y ? -1 : x > y ? 1 : 0) * sign;
+      });
+    }
+    order = rows;
+    for (const [name, { th }] of headers) {
+      if (name === sort.name) th.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+      else th.removeAttribute("aria-sort");
+    }
+    table.setAttribute("aria-rowcount", String(rows.length + 1));
+    rescale();
+  }
+
+  function rescale() {
+    const seen = new Set();
+    let low = 0.8;
+    let high = 1.25;
+    names = ["", ""];
+    for (const row of store.rows.values()) {
+      for (const [name, ratio] of Object.entries(row.speedups ?? {})) {
+        seen.add(name);
+        low = Math.min(low, ratio[1]);
+        high = Math.max(high, ratio[2]);
+      }
+      if (row.main) names[0] = row.main;
+    }
+    names[1] = [...seen].find((name) => name !== names[0]) ?? "";
+    [scale.low, scale.high] = [Math.log(Math.max(low, 0.05)), Math.log(high)];
+    setText(headers.get("main").button, names[0] ? `vs ${names[0]}` : "vs baseline");
+    setText(headers.get("other").button, names[1] ? `vs ${names[1]}` : "vs eager");
+    made.forEach((parts) => { parts.shown = null; });
+  }
+
+  function patch(parts, row, index) {
+    parts.tr.setAttribute("aria-rowindex", String(index + 2));
+    const selected = row.id === store.selected;
+    parts.tr.setAttribute("aria-selected", String(selected));
+    parts.tr.tabIndex = selected || (index === 0 && !store.selected) ? 0 : -1;
+    parts.tr.classList.toggle("kel-hovered", row.id === store.hovered);
+    const rank = ranks.get(row.id);
+    setText(parts.rank, rank ? String(rank) : "");
+    if (parts.shown === row) return;
+    parts.shown = row;
+    parts.tr.dataset.id = row.id;
+    parts.tr.dataset.tone = row.tone;
+    parts.tr.classList.toggle("kel-banned", Boolean(row.banned));
+    parts.tr.classList.toggle("kel-best", row.id === store.status?.best);
+    setText(parts.verdict.firstChild, row.symbol);
+    setText(parts.verdict.lastChild, row.word);
+    parts.verdict.title = row.reason ?? "";
+    parts.main(row.speedups?.[names[0]], row.banned);
+    parts.other(row.speedups?.[names[1]], row.banned);
+    const dot = mainDot(row);
+    setText(parts.roof, dot ? `${Math.round(dot[3] * 100)} %` : DASH);
+    parts.roof.title = dot ? `of the ${dot[4]} roof, on the longest case` : "";
+    setText(parts.title.firstChild, row.title);
+    parts.title.title = `${row.title} · ${row.id}${row.reason ? ` · ${row.reason}` : ""}`;
+    const marks = [];
+    if (row.pinned) marks.push(h("span", { class: "kel-mark kel-mark-pin" }, "pinned"));
+    if (row.rejected !== undefined) marks.push(h("span", { class: "kel-mark kel-mark-bad", title: row.rejected }, "rejected"));
+    else if (row.banned) marks.push(h("span", { class: "kel-mark", title: "An ancestor was rejected" }, "banned"));
+    if (row.final) marks.push(h("span", { class: "kel-mark", title: "Measured again as a finalist" }, "re-measured"));
+    for (const flag of row.flags ?? []) marks.push(h("span", { class: "kel-mark kel-mark-warn" }, flag));
+    if (row.evidence && row.evidence !== "measured") marks.push(h("span", { class: "kel-mark kel-mark-warn" }, row.evidence));
+    marks.push(h("span", { class: "kel-id" }, `#${row.order}`));
+    parts.title.lastChild.replaceChildren(...marks);
+    setText(parts.gen, String(row.gen));
+    setText(parts.proposer, row.proposer);
+  }
+
+  function draw() {
+    waiting = false;
+    if (dirty) {
+      arrange();
+      dirty = false;
+    }
+    empty.hidden = store.rows.size > 0;
+    scroller.hidden = store.rows.size === 0;
+    const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
+    const last = Math.min(order.length, first + Math.ceil((scroller.clientHeight || 400) / ROW) + 2 * SPARE);
+    const wanted = order.slice(first, last);
+    const ids = new Set(wanted.map((row) => row.id));
+    for (const [id, parts] of made) {
+      if (!ids.has(id) && !parts.tr.contains(document.activeElement)) {
+        parts.tr.remove();
+        made.delete(id);
+      }
+    }
+    above.firstChild.style.height = `${first * ROW}px`;
+    below.firstChild.style.height = `${(order.length - last) * ROW}px`;
+    let before = above;
+    wanted.forEach((row, offset) => {
+      if (!made.has(row.id)) made.set(row.id, makeRow(scale));
+      const parts = made.get(row.id);
+      patch(parts, row, first + offset);
+      if (before.nextSibling !== parts.tr) before.after(parts.tr);
+      before = parts.tr;
+    });
+    for (const [id, parts] of made) if (!ids.has(id)) before.after(parts.tr);
+  }
+
+  function later() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(draw);
+  }
+
+  function focusRow(id) {
+    const index = order.findIndex((row) => row.id === id);
+    if (index < 0) return;
+    const top = index * ROW;
+    const space = scroller.clientHeight - ROW * 2;
+    if (top < scroller.scrollTop) scroller.scrollTop = top;
+    else if (top > scroller.scrollTop + space) scroller.scrollTop = top - space;
+    draw();
+    made.get(id)?.tr.focus({ preventScroll: true });
+  }
+
+  function move(step) {
+    const index = order.findIndex((row) => row.id === store.selected);
+    const next = order[Math.min(order.length - 1, Math.max(0, index + step))];
+    if (!next) return;
+    store.select(next.id);
+    focusRow(next.id);
+  }
+
+  const actions = {
+    ArrowDown: () => move(1),
+    ArrowUp: () => move(-1),
+    PageDown: () => move(10),
+    PageUp: () => move(-10),
+    Home: () => move(-order.length),
+    End: () => move(order.length),
+    Enter: (id) => store.tell("inspect", { id, focus: true }),
+    d: (id) => store.tell("inspect", { id, tab: "diff", focus: true }),
+    p: (id) => store.command("pin", { id, pinned: !store.rows.get(id).pinned }),
+    x: (id) => reject.open(id),
+    b: (id) => store.command("branch", { id }),
+  };
+  body.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!act || !store.selected) return;
+    event.preventDefault();
+    act(store.selected);
+  });
+  body.addEventListener("click", (event) => {
+    const id = event.target.closest("tr")?.dataset.id;
+    if (id) {
+      store.select(id);
+      focusRow(id);
+    }
+  });
+  body.addEventListener("dblclick", () => store.selected && store.tell("inspect", { id: store.selected, focus: true }));
+  body.addEventListener("mouseover", (event) => store.hover(event.target.closest("tr")?.dataset.id ?? null));
+  body.addEventListener("mouseleave", () => store.hover(null));
+  scroller.addEventListener("scroll", later, { passive: true });
+  const resized = new ResizeObserver(later);
+  resized.observe(scroller);
+  store.on("rows", () => { dirty = true; later(); });
+  store.on("selected", later);
+  store.on("hovered", later);
+  store.on("reject", (id) => reject.open(id));
+  return { root, close: () => resized.disconnect() };
+}
+
+// Asks for the reason of a rejection in place; nothing is rejected without one.
+function rejectBar(store, done) {
+  const label = h("label", { class: "kel-reject-label" });
+  const input = h("input", { class: "kel-input", type: "text", maxlength: "500", placeholder: "Why? The proposer is told, and nothing may descend from it." });
+  label.append(h("span", {}), input);
+  const send = h("button", { type: "submit", class: "kel-button kel-button-bad" }, "Reject");
+  const cancel = h("button", { type: "button", class: "kel-button", onclick: () => close() }, "Cancel");
+  const root = h("form", { class: "kel-reject", hidden: true }, label, send, cancel);
+  let id = null;
+  const check = () => {
+    send.disabled = !input.value.trim();
+    send.title = send.disabled ? "Give a reason first" : "";
+  };
+  function close() {
+    root.hidden = true;
+    done();
+  }
+  input.addEventListener("input", check);
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") close();
+    event.stopPropagation();
+  });
+  root.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!input.value.trim()) return;
+    store.command("reject", { id, reason: input.value.trim() });
+    close();
+  });
+  return {
+    root,
+    open(candidate) {
+      const row = store.rows.get(candidate);
+      if (!row) return;
+      if (row.rejected !== undefined) {
+        store.tell("notice", { tone: "warn", text: `#${row.order} is rejected already: ${row.rejected}` });
+        return;
+      }
+      id = candidate;
+      label.firstChild.textContent = `Reject #${row.order}`;
+      input.value = "";
+      check();
+      root.hidden = false;
+      input.focus();
+    },
+  };
+}

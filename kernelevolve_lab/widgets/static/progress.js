@@ -1,0 +1,108 @@
+// Speedup over the candidates judged: each correct one with its interval, failures as ticks along the foot, best so far as a line.
+
+import { Chart, disc, logScale, logTicks, ring } from "./chart.js";
+import { bandText, h, timesText } from "./dom.js";
+
+export function progress(store) {
+  const chart = new Chart(store, "Speedup over the candidates judged", { left: 42, right: 14, top: 10, bottom: 22 }, draw, hit);
+  const root = h("div", { class: "kel-progress-chart" }, chart.root);
+  let spots = [];
+
+  function draw(g, box, c) {
+    spots = [];
+    const judged = [...store.rows.values()].filter((row) => row.judged).sort((a, b) => a.judged - b.judged || a.order - b.order);
+    g.font = `11px ${c.font}`;
+    if (!judged.length) {
+      g.fillStyle = c.fg3;
+      g.textAlign = "center";
+      g.textBaseline = "middle";
+      g.fillText("No candidate is judged yet.", box.x + box.w / 2, box.y + box.h / 2);
+      return;
+    }
+    const ratios = judged.map((row) => row.speedups?.[row.main]).filter(Boolean);
+    const low = Math.min(0.9, ...ratios.map((ratio) => ratio[1])) * 0.94;
+    const high = Math.max(1.2, ...ratios.map((ratio) => ratio[2])) * 1.08;
+    const foot = 9;
+    const sy = logScale(low, high, box.y + box.h - foot, box.y);
+    const budget = store.status.status === "ended" ? 0 : Math.min(store.status.budget.candidates ?? 0, judged.length * 1.6);
+    const count = Math.max(judged.length, budget, 8);
+    const sx = (index) => box.x + ((index - 0.5) / count) * box.w;
+    for (const value of logTicks(low, high)) {
+      const y = Math.round(sy(value)) + 0.5;
+      g.strokeStyle = value === 1 ? c.fg3 : c.grid;
+      g.lineWidth = 1;
+      g.beginPath();
+      g.moveTo(box.x, y);
+      g.lineTo(box.x + box.w, y);
+      g.stroke();
+      g.fillStyle = c.fg2;
+      g.textAlign = "right";
+      g.textBaseline = "middle";
+      g.fillText(`${value}×`, box.x - 6, y);
+    }
+    let best = null;
+    const line = [];
+    judged.forEach((row, at) => {
+      const x = sx(at + 1);
+      const ratio = row.speedups?.[row.main];
+      if (!ratio) {
+        g.strokeStyle = row.tone === "bad" ? c.bad : c.warn;
+        g.globalAlpha = 0.7;
+        g.lineWidth = 2;
+        g.beginPath();
+        g.moveTo(x, box.y + box.h - 5);
+        g.lineTo(x, box.y + box.h);
+        g.stroke();
+        g.globalAlpha = 1;
+        spots.push({ x, y: box.y + box.h - 3, id: row.id, text: [`#${row.order} ${row.title}`, row.word, row.reason ?? ""].filter(Boolean) });
+      } else {
+        const y = sy(ratio[0]);
+        g.strokeStyle = row.banned ? c.fg3 : c.dot;
+        g.globalAlpha = 0.35;
+        g.lineWidth = 1;
+        g.beginPath();
+        g.moveTo(x, sy(ratio[1]));
+        g.lineTo(x, sy(ratio[2]));
+        g.stroke();
+        g.globalAlpha = 1;
+        disc(g, x, y, 2.5, row.banned ? c.fg3 : c.dot, row.banned ? 0.4 : 0.75);
+        spots.push({ x, y, id: row.id, text: [`#${row.order} ${row.title}`, `${timesText(ratio[0])} ${bandText(ratio)} vs ${row.main} · ${row.evidence}`] });
+        if (!row.banned && row.evidence === "measured" && (best === null || ratio[0] > best)) best = ratio[0];
+      }
+      if (best !== null) line.push([x, sy(best)]);
+    });
+    if (line.length) {
+      g.strokeStyle = c.good;
+      g.lineWidth = 2;
+      g.lineJoin = "round";
+      g.beginPath();
+      g.moveTo(...line[0]);
+      for (let at = 1; at < line.length; at++) {
+        g.lineTo(line[at][0], line[at - 1][1]);
+        g.lineTo(...line[at]);
+      }
+      g.stroke();
+      disc(g, ...line.at(-1), 3.5, c.good);
+    }
+    g.fillStyle = c.fg3;
+    g.textBaseline = "top";
+    g.textAlign = "left";
+    g.fillText("1", sx(1), box.y + box.h + 6);
+    g.textAlign = "right";
+    g.fillText(`${judged.length} judged · speedup vs ${judged.find((row) => row.main)?.main ?? "the baseline"}`, box.x + box.w, box.y + box.h + 6);
+    for (const id of [store.selected, store.hovered]) for (const spot of spots) if (id && spot.id === id) ring(g, spot.x, spot.y, 6, c.fg);
+  }
+
+  function hit(x, y) {
+    let found = null;
+    let nearest = 144;
+    for (const spot of spots) {
+      const distance = (spot.x - x) ** 2 + (spot.y - y) ** 2;
+      if (distance <= nearest) [found, nearest] = [spot, distance];
+    }
+    return found;
+  }
+
+  for (const topic of ["rows", "selected", "hovered"]) store.on(topic, () => chart.later());
+  return { root, close: () => chart.close() };
+}

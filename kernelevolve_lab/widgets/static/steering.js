@@ -1,0 +1,99 @@
+// What a person can say to the search: a hint, a source of their own, and what became of each command.
+
+import { h, setText, tabs } from "./dom.js";
+import { panel } from "./store.js";
+
+const VERBS = { reject: "Rejected", pin: "Pin", hint: "Hint", enqueue: "Source", branch: "Branch", pause: "Pause", resume: "Resume", stop: "Stop", extend: "Budget" };
+
+export function steeringPanel(store) {
+  const hint = h("textarea", { class: "kel-input", rows: "2", maxlength: "2000", placeholder: "Tell the proposer something, such as: keep the row in registers", "aria-label": "Hint for the proposer" });
+  const sendHint = h("button", { type: "submit", class: "kel-button" }, "Send hint");
+  const hintForm = h("form", { class: "kel-steer-form" }, hint, h("div", { class: "kel-form-foot" }, h("span", { class: "kel-dim" }, "Ctrl+Enter sends"), sendHint));
+
+  const source = h("textarea", { class: "kel-input kel-source", rows: "5", spellcheck: "false", placeholder: "Paste a kernel of your own; it is judged before all others", "aria-label": "Source to enqueue" });
+  const title = h("input", { class: "kel-input", type: "text", maxlength: "80", placeholder: "Title", "aria-label": "Title of the source" });
+  const language = h("select", { class: "kel-select", "aria-label": "Language of the source" });
+  const sendSource = h("button", { type: "submit", class: "kel-button" }, "Enqueue");
+  let parents = [];
+  const sourceForm = h("form", { class: "kel-steer-form", hidden: true }, source, h("div", { class: "kel-form-foot" }, title, language, sendSource));
+
+  const requests = h("ol", { class: "kel-requests", "aria-label": "Commands and what became of them" });
+  const bar = tabs("Steering", [["hint", "Hint"], ["source", "Your source"]], (name) => {
+    hintForm.hidden = name !== "hint";
+    sourceForm.hidden = name !== "source";
+  });
+  bar.select("hint", false);
+  const { root, head } = panel("steering", "Steering", hintForm, sourceForm, requests);
+  head.append(bar.list);
+
+  hintForm.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const text = hint.value.trim();
+    if (text && (await store.command("hint", { text }))) hint.value = "";
+    check();
+  });
+  sourceForm.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (!source.value.trim()) return;
+    if (await store.command("enqueue", { source: source.value, language: language.value, title: title.value.trim(), parents })) {
+      source.value = title.value = "";
+      parents = [];
+    }
+    check();
+  });
+  for (const form of [hintForm, sourceForm]) {
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+      event.stopPropagation();
+    });
+    form.addEventListener("input", check);
+  }
+
+  store.on("edit", async (id) => {
+    const answer = await store.ask({ t: "source", id });
+    if (!answer.ok) return;
+    bar.select("source");
+    source.value = answer.source;
+    const row = store.rows.get(id);
+    title.value = `edit of #${row?.order ?? ""}`;
+    language.value = answer.language;
+    parents = [id];
+    check();
+    source.focus();
+  });
+
+  function check() {
+    const state = store.status?.status ?? "empty";
+    const over = state === "empty" ? "There is no run yet" : state === "ended" ? "The run has ended" : "";
+    sendHint.disabled = Boolean(over) || !hint.value.trim();
+    sendHint.title = over || (hint.value.trim() ? "" : "Write a hint first");
+    sendSource.disabled = Boolean(over) || !source.value.trim();
+    sendSource.title = over || (source.value.trim() ? "" : "Paste a source first");
+  }
+
+  let offered = "";
+  function languages() {
+    const own = store.status?.language;
+    const names = [...new Set([own, ...(store.languages ?? [])])].filter(Boolean);
+    if (names.join() === offered) return;
+    offered = names.join();
+    language.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
+    language.value = own;
+  }
+
+  store.on("status", () => {
+    languages();
+    check();
+    const items = store.status.requests.toReversed().map((request) => {
+      const about = store.rows.get(request.candidate);
+      const what = `${VERBS[request.verb] ?? request.verb}${about ? ` #${about.order}` : ""}`;
+      const state = request.applied ? "applied" : "accepted";
+      return h("li", { "data-state": state }, h("span", { class: "kel-request-state", "aria-hidden": "true" }, request.applied ? "✓" : "◔"), h("b", {}, what), h("span", { class: "kel-request-detail" }, request.detail), h("span", { class: "kel-dim" }, request.note || state));
+    });
+    requests.replaceChildren(...items);
+    requests.hidden = !items.length;
+  });
+  check();
+  setText(sendHint, "Send hint");
+  return { root };
+}
