@@ -53,11 +53,18 @@ def floats(shape: tuple[int, ...], distribution: str, generator: torch.Generator
     """A contiguous tensor of that shape and dtype (default float32) in one of `DISTRIBUTIONS`."""
     import torch
 
+    pool = _pool(min(math.prod(shape), POOL), distribution, generator).to(dtype or torch.float32)
+    return spread_out(pool, shape, generator)
+
+
+def spread_out(pool: torch.Tensor, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """A contiguous tensor of that shape: the pool itself where it has as many values, else windows of it at random places."""
+    import torch
+
     count = math.prod(shape)
-    pool = _pool(min(count, POOL), distribution, generator).to(dtype or torch.float32)
-    if count <= POOL:
+    if count == pool.numel():
         return pool.view(shape)
-    starts = torch.randint(0, POOL - WINDOW + 1, (-(-count // WINDOW),), generator=generator)
+    starts = torch.randint(0, pool.numel() - WINDOW + 1, (-(-count // WINDOW),), generator=generator)
     return pool.unfold(0, WINDOW, 1).index_select(0, starts).view(-1)[:count].view(shape)
 
 
