@@ -1,8 +1,8 @@
 """Spaces of settings: knobs with values, conditions under which a knob matters, and constraints between knobs.
 
-A space knows nothing of files or templates, so that anything that can be tuned may declare one. A *setting* is a dict from knob name to value
-that holds exactly the knobs that matter under it, in the order of the space; two settings are the same kernel exactly if they are equal.
-Everything random takes a `random.Random`, so that the same seed gives the same settings.
+A space knows nothing of files or templates, so that anything that can be tuned may declare one. A *setting* is a dict from knob name to
+value that holds exactly the knobs that matter under it, in the order of the space; two settings are the same kernel exactly if they are
+equal. Everything random takes a `random.Random`, so that the same seed gives the same settings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def expression(text: str) -> Callable[..., Any]:
 @dataclass(frozen=True)
 class Knob:
     """One choice. `values` stand in an order in which neighbours are alike; `structural` knobs change what the kernel is rather than a
-    size; `when` is an expression over earlier knobs (empty: always). `label` is words for the title with `{}` for the value, `labels` words by value."""
+    size; `when` is an expression over earlier knobs (empty: always). `label` is words for the title with `{}` for the value, `labels` words
+    by value."""
 
     name: str
     values: tuple[Scalar, ...]
@@ -88,7 +89,7 @@ class Space:
         return math.prod(len(knob.values) for knob in self.knobs)
 
     def matters(self, knob: Knob, setting: Mapping[str, Scalar]) -> bool:
-        """Whether the knob matters, given the earlier knobs of the setting. An earlier knob that is itself absent makes the condition false."""
+        """Whether the knob matters, given the earlier knobs of the setting; a condition on a knob that is itself absent is false."""
         if not knob.when:
             return True
         try:
@@ -154,17 +155,24 @@ class Space:
                 return setting
         return self.default()
 
-    def mutate(self, setting: Mapping[str, Scalar], random: Random, knobs: int = 1, structural: float = 0.25) -> Setting | None:
-        """A setting that differs from this one in about `knobs` knobs. Numbers move to a neighbour most of the time; a structural knob is
-        chosen with weight `structural` against 1 for others. None when no different setting was found."""
-        free = [knob for knob in self.knobs if knob.name in setting and len(knob.values) > 1]
-        if not free:
-            return None
-        weights = [structural if knob.structural else 1.0 for knob in free]
+    def choose(self, setting: Mapping[str, Scalar], random: Random, count: int, structural: float = 0.25) -> tuple[str, ...]:
+        """The names of up to `count` different knobs of this setting, chosen to be changed; a structural one has weight `structural`
+        against 1 for others."""
+        left = {knob.name: structural if knob.structural else 1.0 for knob in self.knobs if knob.name in setting and len(knob.values) > 1}
+        chosen: list[str] = []
+        while left and len(chosen) < count:
+            name = random.choices(list(left), list(left.values()))[0]
+            del left[name]
+            chosen.append(name)
+        return tuple(chosen)
+
+    def mutate(self, setting: Mapping[str, Scalar], random: Random, count: int = 1, structural: float = 0.25) -> Setting | None:
+        """An allowed setting that differs from this one, made by changing `count` knobs (see `choose`); numbers move to a neighbour most
+        of the time. None when no such setting was found."""
         for _ in range(_TRIES):
             changed = dict(setting)
-            for knob in random.choices(free, weights, k=knobs):
-                changed[knob.name] = self._another(knob, changed[knob.name], random)
+            for name in self.choose(setting, random, count, structural):
+                changed[name] = self._another(self.by_name[name], changed[name], random)
             result = self.complete(changed)
             if result != dict(setting) and self.allows(result):
                 return result
@@ -190,12 +198,15 @@ class Space:
         return None
 
     def settings(self) -> Iterator[Setting]:
-        """Every allowed setting once, in the order of the knobs' values. Meant for small spaces."""
-        partial: list[Setting] = [{}]
-        for knob in self.knobs:
-            partial = [
-                {**setting, knob.name: value} if value is not None else setting
-                for setting in partial
-                for value in (knob.values if self.matters(knob, setting) else (None,))
-            ]
-        yield from (setting for setting in partial if self.allows(setting))
+        """Every allowed setting once, in the order of the knobs' values."""
+
+        def extend(setting: Setting, depth: int) -> Iterator[Setting]:
+            if depth == len(self.knobs):
+                if self.allows(setting):
+                    yield setting
+                return
+            knob = self.knobs[depth]
+            for value in knob.values if self.matters(knob, setting) else (None,):
+                yield from extend(setting if value is None else {**setting, knob.name: value}, depth + 1)
+
+        return extend({}, 0)

@@ -93,7 +93,7 @@ def _parse(path: Path, text: str) -> Template:
         raise BadInput(f"unknown keys in the front matter: {', '.join(sorted(unknown))}")
     if missing := {"title", "operators"} - data.keys():
         raise BadInput(f"the front matter lacks {', '.join(sorted(missing))}")
-    template = Template(
+    return Template(
         name=f"{path.parent.name}/{path.name.partition('.')[0]}",
         language=path.parent.name,
         title=data["title"],
@@ -105,7 +105,6 @@ def _parse(path: Path, text: str) -> Template:
         drafts=tuple(data.get("drafts", ())),
         path=path,
     )
-    return template
 
 
 def _knob(name: str, data: dict[str, Any]) -> Knob:
@@ -144,9 +143,8 @@ def tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
 
-def settings_of(template: Template, target: TargetSpec) -> list[Setting]:
-    """The settings to try first: the default, then the template's own drafts."""
-    space = template.space(target)
+def first_settings(template: Template, space: Space) -> list[Setting]:
+    """The settings to try first: the default, then the drafts that the template names, each moved to the nearest allowed one."""
     found: list[Setting] = []
     for partial in ({}, *template.drafts):
         setting = space.default(partial)
