@@ -1,11 +1,12 @@
 """Targets: where a kernel runs, what that hardware can do at most, and how close a measured time comes."""
 
 import difflib
+from pathlib import Path
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import UnknownName
 from kernelevolve_lab.records import TargetSpec
-from kernelevolve_lab.targets.base import TargetFamily
+from kernelevolve_lab.targets.base import Progress, TargetFamily
 
 
 def names() -> tuple[str, ...]:
@@ -28,3 +29,13 @@ def resolve(name: str) -> TargetSpec:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}."
     raise UnknownName(f"There is no target named '{name}'; {hint}")
+
+
+def measure(spec: TargetSpec, cache: Path, refresh: bool = False, progress: Progress | None = None) -> TargetSpec:
+    """The target with ceilings measured on this machine put before the published ones; unchanged when it is not present.
+
+    What was measured is kept under `cache` for this host until `refresh` is set. `progress` gets a line of text at each step; an
+    exception that it raises stops the measurement.
+    """
+    family: TargetFamily = registry.load("targets", spec.name.partition(":")[0])
+    return family.measure(spec, cache, refresh, progress) if spec.present else spec

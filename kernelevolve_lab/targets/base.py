@@ -1,12 +1,17 @@
 """What registers targets: a family, one file a vendor, named by an entry point of the group `kernelevolve_lab.targets`."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from kernelevolve_lab.records import TargetSpec
 
+Progress = Callable[[str], None]
+"""Is told in a few words what long work is doing now."""
+
 
 class TargetFamily(Protocol):
-    """The targets of one vendor; a module with these two functions is one.
+    """The targets of one vendor; a module with these three functions is one.
 
     The entry point's name is the part of the target's name before the colon: `nvidia` holds `nvidia:h100`, `cpu` holds `cpu`.
     """
@@ -16,3 +21,7 @@ class TargetFamily(Protocol):
 
     def spec(self, name: str) -> TargetSpec:
         """The specification of one of them, with what can be detected of it on this machine; measures nothing."""
+
+    def measure(self, spec: TargetSpec, cache: Path, refresh: bool = False, progress: Progress | None = None) -> TargetSpec:
+        """The specification with ceilings measured on this machine put first; unchanged when the target is not here. Results are kept
+        under `cache` for this host, and measured again when `refresh` is set."""

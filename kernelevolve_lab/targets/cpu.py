@@ -5,14 +5,20 @@ import platform
 from pathlib import Path
 
 from kernelevolve_lab.records import CacheLevel, TargetSpec
+from kernelevolve_lab.targets.base import Progress
+from kernelevolve_lab.targets.ceilings import cpu as ceilings
 
 SYS = Path("/sys")
 PROC = Path("/proc")
 
 # Flags of /proc/cpuinfo that a kernel author chooses by, x86 and ARM.
 FEATURES = frozenset(
-    "sse2 sse4_2 avx avx2 fma f16c bmi2 avx512f avx512bw avx512dq avx512vl avx512vbmi avx512_vnni avx512_bf16 avx512_fp16 avx_vnni "
-    "avx_vnni_int8 avx_ifma amx_tile amx_bf16 amx_int8 amx_fp16 asimd asimddp asimdhp fphp bf16 i8mm sve sve2 sme".split()
+    {
+        *("sse2", "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "avx_vnni", "avx_vnni_int8", "avx_ifma"),
+        *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+        *("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
+        *("asimd", "asimddp", "asimdhp", "fphp", "bf16", "i8mm", "sve", "sve2", "sme"),
+    }
 )
 
 
@@ -41,6 +47,11 @@ def spec(name: str = "cpu") -> TargetSpec:
         memory_bytes=memory_bytes(),
         present=True,
     )
+
+
+def measure(spec: TargetSpec, cache: Path, refresh: bool = False, progress: Progress | None = None) -> TargetSpec:
+    """The target with measured ceilings; see `ceilings.cpu.measure`."""
+    return ceilings.measure(spec, cache, refresh, progress)
 
 
 def cores_available() -> int:
