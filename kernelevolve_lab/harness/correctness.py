@@ -1,0 +1,69 @@
+"""Is it right? One check of one candidate on one set of inputs, and what to say about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kernelevolve_lab.harness.memory import BIG_POISON, NAN_POISON
+from kernelevolve_lab.harness.reference import Comparison, InputSet, Reference
+from kernelevolve_lab.harness.session import Session
+from kernelevolve_lab.records import ErrorStats
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The outcome of a check: right or not and why not, the error, whether two runs agreed bit by bit, seconds of the first call."""
+
+    ok: bool
+    reason: str
+    error: ErrorStats
+    deterministic: bool
+    seconds: float
+
+
+def check(session: Session, reference: Reference, drawn: InputSet, timeout: float) -> Checked:
+    """Run twice, outputs poisoned differently each time, and compare both with the golden.
+
+    The second run is compared through bit equality with the first where that holds; otherwise in full, so a kernel that differs from run
+    to run is right only if every run is within the gate.
+    """
+    first, second = session.arenas
+    first.poison(drawn.outputs, NAN_POISON)
+    visit = session.call([drawn], 0, timeout)
+    seconds = visit.reported[0] / 1e9
+    found = reference.compare(drawn, session.shown[0], NAN_POISON)
+    if not found.ok:
+        return Checked(False, explain(found), found.stats, True, seconds)
+    before = first.checksum(drawn.outputs)
+    second.poison(drawn.outputs, BIG_POISON)
+    session.call([drawn], 1, timeout)
+    if first.checksum(drawn.outputs) != before:
+        return Checked(False, "outputs of an earlier call changed after it had returned", found.stats, True, seconds)
+    deterministic = reference.same(drawn, *session.shown)
+    if not deterministic:
+        again = reference.compare(drawn, session.shown[1], BIG_POISON)
+        if not again.ok:
+            return Checked(False, f"right in one run and wrong in the next: {explain(again)}", again.stats, False, seconds)
+        found = max(found, again, key=lambda c: c.stats.candidate)
+    return Checked(True, "", found.stats, deterministic, seconds)
+
+
+def explain(found: Comparison) -> str:
+    """What is wrong, in one sentence with numbers; tells values of the worst element only, never inputs or seeds."""
+    stats = found.stats
+    where = f"output {stats.worst_output} at {list(stats.worst_index)}"
+    if found.unwritten:
+        return f"{found.unwritten} of {found.numel} output elements were never written (the first wrong one: {where})"
+    if stats.gate == 0.0:
+        return f"{stats.candidate:.0f} elements are wrong where results must be exact ({where}: {_number(stats.got)}, not {_number(stats.expected)})"
+    if not math.isfinite(stats.candidate):
+        return f"{where} is {_number(stats.got)}, not {_number(stats.expected)}"
+    return (
+        f"error {stats.candidate:.3g} against the float64 golden (scaled by its root mean square) passes the gate of {stats.gate:.3g}; "
+        f"worst: {where} is {_number(stats.got)}, not {_number(stats.expected)}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.6g}"

@@ -1,0 +1,311 @@
+"""The judge: builds a candidate, finds out whether it is right and how fast it is, and says so in an `Evaluation`.
+
+Three roles that share nothing but sealed memory and small messages. The judge (this process; it never imports torch) holds seeds, budgets,
+statistics and verdicts. The reference worker knows the operator and what outputs must be. A candidate runs in a process of its own,
+which sees inputs that it cannot write, outputs that hold nothing of use, and no clock that counts alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kernelevolve_lab import paths, registry
+from kernelevolve_lab.errors import BadInput, LabError
+from kernelevolve_lab.harness import environment, sandbox, statistics
+from kernelevolve_lab.harness.locks import Cancelled, MachineLock
+from kernelevolve_lab.harness.native import NativeWorker, build_host
+from kernelevolve_lab.harness.pool import InputPool
+from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed
+from kernelevolve_lab.harness.session import Arenas, Session
+from kernelevolve_lab.harness.settings import JudgeSettings
+from kernelevolve_lab.harness.timing import time_baseline
+from kernelevolve_lab.harness.trial import Bench, Trial
+from kernelevolve_lab.languages.base import Build, Language
+from kernelevolve_lab.records import Candidate, Case, Evaluation, Evidence, Flag, OperatorRef, Profile, TargetSpec, TensorSpec, Verdict
+from kernelevolve_lab.records.events import BaselineCase
+
+EAGER, COMPILED = "eager", "torch.compile"
+
+
+class EvaluationCancelled(Exception):
+    """`evaluate` stopped because its `cancelled` said so; there is no evaluation."""
+
+
+@dataclass
+class _Works:
+    """What runs while a judge is open."""
+
+    reference: Reference
+    description: Description
+    pool: InputPool
+    arenas: Arenas
+    arena_size: int
+    inputs: dict[str, tuple[TensorSpec, ...]]
+    baselines: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    degenerate: str = ""
+    not_compiled: str | None = None
+
+    @property
+    def visible(self) -> tuple[Case, ...]:
+        return tuple(case for case in self.description.cases if not case.held_out)
+
+    @property
+    def held_out(self) -> tuple[Case, ...]:
+        return tuple(case for case in self.description.cases if case.held_out)
+
+    def close(self) -> None:
+        self.reference.close()
+        self.pool.close()
+        self.arenas.close()
+
+
+class Judge:
+    """Judges candidates for one operator on one target. A context manager; blocking; may be called from several threads.
+
+    `seed` fixes which further distributions are checked when; inputs always come from secret seeds.
+    """
+
+    def __init__(
+        self,
+        operator: OperatorRef,
+        target: TargetSpec,
+        *,
+        profile: Profile = "laptop",
+        seed: int | None = None,
+        cache: Path | None = None,
+        unsandboxed: bool = False,
+        settings: JudgeSettings | None = None,
+    ):
+        self.operator = operator
+        self.target = target
+        self.profile = profile
+        self.settings = settings or JudgeSettings()
+        self.cache = cache or paths.cache_dir()
+        self.confined = not unsandboxed
+        self.threads = self.settings.thread_count()
+        self._rng = np.random.default_rng(seed)
+        self._lock = MachineLock(self.cache)
+        self._judging = threading.RLock()
+        self._works: _Works | None = None
+
+    def __enter__(self) -> Judge:
+        self.open()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self, progress: Callable[[str], None] = lambda text: None) -> None:
+        """Start the reference worker, draw first inputs and prove that trivial answers fail the gate.
+
+        Raises a `LabError` when the sandbox cannot be had, when the operator cannot be loaded or run, or when it lets zeros, its mean or a
+        copy of an input pass.
+        """
+        with self._judging:
+            if self._works is not None:
+                return
+            if self.confined:
+                sandbox.bubblewrap()
+            progress("starting the reference worker")
+            try:
+                self._works = self._start(progress)
+            except ReferenceFailed as error:
+                raise BadInput(f"The operator '{self.operator.name}' cannot be judged: {error}.") from error
+
+    def close(self) -> None:
+        """End all workers and free all memory."""
+        with self._judging:
+            if self._works is not None:
+                self._works.close()
+                self._works = None
+
+    def baselines(self, name: str) -> tuple[BaselineCase, ...]:
+        """A baseline's times on the visible cases, measured alone (speedups always come from paired measurements instead).
+
+        `torch.compile` is compiled at the first call, which takes a while; where it cannot be, the answer is empty and `baseline_note`
+        says why.
+        """
+        with self._judging:
+            works = self._opened()
+            if name == COMPILED:
+                self._compile(works)
+            return tuple(
+                BaselineCase(
+                    case=case,
+                    name=name,
+                    timing=statistics.timing(works.baselines[case.name][name], self._rng),
+                    inputs=works.inputs[case.name],
+                )
+                for case in works.visible
+                if name in works.baselines[case.name]
+            )
+
+    @property
+    def main_baseline(self) -> str:
+        """What the main speedup is measured against: `torch.compile`, or `eager` where the reference cannot be compiled."""
+        return EAGER if self._opened().not_compiled else COMPILED
+
+    @property
+    def baseline_note(self) -> str:
+        """Why `torch.compile` is no baseline here; empty if it is."""
+        return self._opened().not_compiled or ""
+
+    def language(self, name: str) -> Language:
+        """The language of that name; raises a `LabError` when there is none or it does not serve the target."""
+        language: Language = registry.load("languages", name)
+        if not language.supports(self.target):
+            raise BadInput(f"The language '{name}' does not serve the target '{self.target.name}'.")
+        return language
+
+    def build(self, candidate: Candidate) -> Build:
+        """Compile a candidate (builds are cached); waits while a measurement runs. Several may build at once."""
+        with self._lock.building():
+            confine = {"sandbox": sandbox.compiler_sandbox} if self.confined else {}
+            return self.language(candidate.language).build(candidate.source, self.target, self.cache / "builds", **confine)
+
+    def evaluate(
+        self,
+        candidate: Candidate,
+        build: Build | None = None,
+        *,
+        final: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        """Judge a candidate; `final` measures longer, under every distribution, with all timed outputs checked.
+
+        Whatever the candidate does ends in a verdict; trouble of our own is tried once more and then reported as `infra_error`. Raises
+        `EvaluationCancelled` when `cancelled` said so, and a `LabError` when the language or the judge cannot be used at all.
+        """
+        began = time.perf_counter()
+        if build is None:
+            build = self.build(candidate)
+        with self._judging:
+            works = self._opened()
+            if not build.ok:
+                reasons = tuple(d.message for d in build.diagnostics if d.severity == "error")[:3] or ("the build failed",)
+                return self._evaluation(candidate, build, began, None, Verdict.BUILD_FAILED, reasons, final)
+            for attempt in range(2):
+                try:
+                    self._compile(works)
+                    trial = self._trial(works, build, final, cancelled)
+                    trial.run()
+                    works.pool.refresh(self.settings.refresh_sets)
+                    return self._evaluation(candidate, build, began, trial, trial.verdict, tuple(trial.reasons), final)
+                except Cancelled:
+                    raise EvaluationCancelled from None
+                except (ReferenceFailed, OSError) as error:
+                    if attempt == 1:
+                        return self._evaluation(candidate, build, began, None, Verdict.INFRA_ERROR, (f"the judge failed: {error}",), final)
+                    works.close()
+                    self._works = works = self._start(lambda text: None)
+            raise AssertionError("unreachable")
+
+    def _opened(self) -> _Works:
+        if self._works is None:
+            raise LabError("The judge is not open; call open() or use it in a with statement.")
+        return self._works
+
+    def _start(self, progress: Callable[[str], None]) -> _Works:
+        reference = Reference(threads=self.threads, cache=self.cache, confined=self.confined)
+        try:
+            description = reference.open(self.operator, self.profile)
+            pool = InputPool(reference, description.cases, self.settings)
+            works = _Works(reference, description, pool, Arenas(reference), 0, {})
+            for case in description.cases:
+                progress(f"drawing inputs of '{case.name}'" if not case.held_out else "drawing inputs of a held-out case")
+                drawn = reference.draw(case, golden=True, trivial=not case.held_out)
+                pool.adopt(drawn)
+                works.arena_size = max(works.arena_size, drawn.arena_size)
+                works.inputs[case.name] = tuple(place.spec for place in drawn.inputs)
+                works.baselines[case.name] = {EAGER: time_baseline(reference, [drawn], EAGER)}
+                self._prove_gate(works, drawn)
+        except BaseException:
+            reference.close()
+            raise
+        return works
+
+    def _prove_gate(self, works: _Works, drawn: InputSet) -> None:
+        passing = [name for name, excess in drawn.trivial.items() if excess <= 1.0]
+        if not passing:
+            return
+        text = f"case '{drawn.case.name}' of the operator '{works.description.name}' lets a trivial answer pass: {', '.join(passing)}"
+        if self.operator.kind == "registered":
+            raise BadInput(f"{text[0].upper()}{text[1:]}. Change its inputs or tighten its tolerance.")
+        works.degenerate = text
+
+    def _compile(self, works: _Works) -> None:
+        if works.not_compiled is not None:
+            return
+        why = ""
+        with self._lock.measuring():
+            for case in works.description.cases:
+                drawn = works.pool.check(case, case.distribution)
+                why = works.reference.compile(drawn)
+                if why:
+                    break
+                works.baselines[case.name] = {COMPILED: time_baseline(works.reference, [drawn], COMPILED), **works.baselines[case.name]}
+        if why:
+            for times in works.baselines.values():
+                times.pop(COMPILED, None)
+        works.not_compiled = f"torch.compile is no baseline here ({why})" if why else ""
+
+    def _trial(self, works: _Works, build: Build, final: bool, cancelled: Callable[[], bool]) -> Trial:
+        bench = Bench(
+            reference=works.reference,
+            pool=works.pool,
+            lock=self._lock,
+            settings=self.settings,
+            visible=works.visible,
+            held_out=works.held_out,
+            distributions=works.description.distributions,
+            baselines={
+                case: {name: float(np.median(times)) for name, times in by_name.items()} for case, by_name in works.baselines.items()
+            },
+            rng=self._rng,
+        )
+        return Trial(bench, lambda: self._session(works, build), final, cancelled)
+
+    def _session(self, works: _Works, build: Build) -> Session:
+        arenas = works.arenas.fit(works.arena_size)
+        assert build.artifact is not None
+        worker = NativeWorker(
+            build_host(self.cache),
+            build.artifact,
+            threads=self.threads,
+            heap_bytes=self.settings.heap_bytes,
+            load_seconds=self.settings.load_seconds,
+            confined=self.confined,
+        )
+        return Session(worker, arenas)
+
+    def _evaluation(
+        self, candidate: Candidate, build: Build, began: float, trial: Trial | None, verdict: Verdict, reasons: tuple[str, ...], final: bool
+    ) -> Evaluation:
+        works = self._opened()
+        correct = verdict is Verdict.CORRECT and trial is not None
+        speedups = [trial.overall(name) for name in (COMPILED, EAGER)] if correct else []
+        measured = tuple(ratio for ratio in speedups if ratio is not None)
+        stages = {"build": build.seconds, **(trial.seconds if trial is not None else {})}
+        stages["overhead"] = max(0.0, time.perf_counter() - began - sum(stages.values()) + build.seconds * build.cached)
+        cases = tuple(
+            trial.results[case.name].model_copy(update={"inputs": works.inputs[case.name]})
+            for case in works.description.cases
+            if case.name in trial.results
+        ) if trial is not None else ()  # fmt: skip
+        flags = tuple(trial.flags) if trial is not None else ()
+        if works.degenerate:
+            flags, reasons = (*flags, Flag.DEGENERATE_TASK), (*reasons, works.degenerate)
+        versions = {"torch": works.description.versions["torch"]}
+        return Evaluation(
+            candidate=candidate.id, target=self.target.name, language=candidate.language, verdict=verdict, evidence=Evidence.MEASURED,
+            flags=flags, reasons=reasons, speedup=measured[0] if measured else None, speedups=measured, cases=cases,
+            diagnostics=build.diagnostics, metrics={**(build.metrics or {}), **(trial.metrics if trial is not None else {})},
+            stage_seconds={name: round(value, 4) for name, value in stages.items()},
+            environment=environment.snapshot(self.threads, self.confined, versions), final=final,
+        )  # fmt: skip

@@ -1,0 +1,222 @@
+// The process that runs one compiled kernel: it loads the shared library, maps the tensors that the judge sends, and calls.
+//
+// It knows nothing worth stealing: no expected output, no seed, no statistics. What it reports (nanoseconds) the judge checks by its own
+// clock. usage: native_host SOCKET_FD LIBRARY THREADS HEAP_BYTES. One request, one reply, as packets on a SOCK_SEQPACKET socket; the
+// layouts are mirrored in native.py.
+#include <dlfcn.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "kel.h"
+
+namespace {
+
+enum Operation : std::uint32_t { op_ready = 0, op_map = 1, op_unmap = 2, op_define = 3, op_call = 4, op_ping = 5, op_fault = 100 };
+
+struct Header {
+    std::uint32_t operation;
+    std::uint32_t argument;  // requests: region or workload or count; replies: 0 for success
+    std::uint64_t nonce;     // a reply repeats the request's
+};
+struct MapRequest {
+    Header header;
+    std::uint64_t bytes;
+    std::uint32_t writable;
+    std::uint32_t reserved;
+};
+struct TensorRequest {
+    std::uint32_t region;
+    std::uint32_t reserved;
+    std::uint64_t offset;
+    kel::Tensor tensor;
+};
+struct DefineRequest {
+    Header header;
+    std::uint32_t inputs;
+    std::uint32_t outputs;
+    TensorRequest tensors[];
+};
+struct FaultReply {
+    Header header;
+    std::uint64_t address;
+    std::int32_t signal;
+    std::int32_t region;  // -1: in none
+};
+
+constexpr std::uint32_t max_regions = 256, max_workloads = 256, max_tensors = 32, max_calls = 4096;
+constexpr std::size_t max_packet = 96 * 1024;
+
+struct Region {
+    char* start;
+    std::uint64_t bytes;
+};
+struct Workload {
+    std::uint32_t inputs, outputs;
+    kel::Tensor tensors[max_tensors];
+};
+using Kernel = void (*)(const kel::Tensor*, kel::Tensor*, kel::Stream);
+
+int channel;
+int threads;
+Kernel kernel_function;
+Region regions[max_regions];
+Workload* workloads[max_workloads];
+alignas(16) char packet[max_packet];
+alignas(16) char handler_stack[64 * 1024];
+
+[[noreturn]] void give_up(const char* why) {
+    fprintf(stderr, "native_host: %s\n", why);
+    _exit(120);
+}
+
+void reply(const void* data, std::size_t bytes) {
+    if (send(channel, data, bytes, MSG_NOSIGNAL) != static_cast<ssize_t>(bytes)) give_up("the judge is gone");
+}
+
+// Says where it hurt, then lets the default action end the process.
+void on_fault(int number, siginfo_t* info, void*) {
+    FaultReply fault{{op_fault, 1, 0}, reinterpret_cast<std::uint64_t>(info->si_addr), number, -1};
+    for (std::uint32_t i = 0; i < max_regions; ++i) {
+        const std::uint64_t start = reinterpret_cast<std::uint64_t>(regions[i].start);
+        if (start != 0 && fault.address >= start && fault.address - start < regions[i].bytes) fault.region = static_cast<std::int32_t>(i);
+    }
+    send(channel, &fault, sizeof fault, MSG_NOSIGNAL);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+void watch_faults() {
+    stack_t stack{};
+    stack.ss_sp = handler_stack;
+    stack.ss_size = sizeof handler_stack;
+    sigaltstack(&stack, nullptr);
+    struct sigaction action {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
+    const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    for (int number : numbers) sigaction(number, &action, nullptr);
+}
+
+void limit(int what, rlim_t value) {
+    rlimit bound{value, value};
+    if (setrlimit(static_cast<__rlimit_resource>(what), &bound) != 0) give_up("a limit cannot be set");
+}
+
+void map(const MapRequest& request, int fd) {
+    const std::uint32_t index = request.header.argument;
+    if (fd < 0 || index >= max_regions || regions[index].start != nullptr) give_up("a bad map request");
+    const int protection = request.writable != 0 ? PROT_READ | PROT_WRITE : PROT_READ;
+    void* start = mmap(nullptr, request.bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+    close(fd);
+    if (start == MAP_FAILED) give_up("memory cannot be mapped");
+    regions[index] = {static_cast<char*>(start), request.bytes};
+}
+
+void define(const DefineRequest& request, std::size_t bytes) {
+    const std::uint32_t index = request.header.argument, count = request.inputs + request.outputs;
+    if (index >= max_workloads || request.inputs > max_tensors || count > max_tensors) give_up("a bad workload");
+    if (bytes != sizeof(DefineRequest) + count * sizeof(TensorRequest)) give_up("a workload of the wrong length");
+    if (workloads[index] == nullptr) workloads[index] = static_cast<Workload*>(calloc(1, sizeof(Workload)));
+    Workload& workload = *workloads[index];
+    workload.inputs = request.inputs;
+    workload.outputs = request.outputs;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const TensorRequest& tensor = request.tensors[i];
+        if (tensor.region >= max_regions || tensor.offset > regions[tensor.region].bytes) give_up("a tensor outside its region");
+        workload.tensors[i] = tensor.tensor;
+        workload.tensors[i].data = regions[tensor.region].start + tensor.offset;
+    }
+}
+
+std::uint64_t now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return static_cast<std::uint64_t>(time.tv_sec) * 1000000000u + static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+void call(const Header& request, const std::uint32_t* which) {
+    struct {
+        Header header;
+        std::uint64_t nanoseconds[max_calls];
+    } static answer;
+    answer.header = {op_call, 0, request.nonce};
+    const kel::Stream stream{nullptr, threads, 0};
+    for (std::uint32_t i = 0; i < request.argument; ++i) {
+        if (which[i] >= max_workloads || workloads[which[i]] == nullptr) give_up("an unknown workload");
+        Workload copy = *workloads[which[i]];
+        const std::uint64_t start = now();
+        kernel_function(copy.tensors, copy.tensors + copy.inputs, stream);
+        answer.nanoseconds[i] = now() - start;
+    }
+    reply(&answer, sizeof(Header) + request.argument * sizeof(std::uint64_t));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 5) return 121;
+    channel = atoi(argv[1]);
+    threads = atoi(argv[3]);
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_FSIZE, 1 << 20);
+    limit(RLIMIT_NOFILE, 64);
+    limit(RLIMIT_DATA, strtoull(argv[4], nullptr, 10));
+    watch_faults();
+    void* library = dlopen(argv[2], RTLD_NOW | RTLD_LOCAL);
+    kernel_function = library != nullptr ? reinterpret_cast<Kernel>(dlsym(library, "kernel")) : nullptr;
+    if (kernel_function == nullptr) {
+        fprintf(stderr, "the library cannot be loaded: %s\n", dlerror());
+        return 122;
+    }
+    const Header ready{op_ready, 0, 0};
+    reply(&ready, sizeof ready);
+    for (;;) {
+        iovec piece{packet, sizeof packet};
+        alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int))];
+        msghdr message{};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        message.msg_control = ancillary;
+        message.msg_controllen = sizeof ancillary;
+        const ssize_t bytes = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
+        if (bytes == 0) _exit(0);
+        if (bytes < static_cast<ssize_t>(sizeof(Header))) give_up("a bad packet");
+        int fd = -1;
+        const cmsghdr* control = CMSG_FIRSTHDR(&message);
+        if (control != nullptr && control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(control), sizeof fd);
+        const Header header = *reinterpret_cast<const Header*>(packet);
+        Header answer{header.operation, 0, header.nonce};
+        switch (header.operation) {
+            case op_map:
+                map(*reinterpret_cast<const MapRequest*>(packet), fd);
+                break;
+            case op_unmap:
+                if (header.argument >= max_regions || regions[header.argument].start == nullptr) give_up("a bad unmap request");
+                munmap(regions[header.argument].start, regions[header.argument].bytes);
+                regions[header.argument] = {};
+                break;
+            case op_define:
+                define(*reinterpret_cast<const DefineRequest*>(packet), static_cast<std::size_t>(bytes));
+                break;
+            case op_call:
+                if (header.argument > max_calls || bytes != static_cast<ssize_t>(sizeof header + header.argument * sizeof(std::uint32_t))) {
+                    give_up("a bad call request");
+                }
+                call(header, reinterpret_cast<const std::uint32_t*>(packet + sizeof header));
+                continue;
+            case op_ping:
+                break;
+            default:
+                give_up("an unknown request");
+        }
+        reply(&answer, sizeof answer);
+    }
+}

@@ -1,0 +1,80 @@
+"""The input sets that the judge has ready: drawn from secret seeds, shared by the candidates of a run, and drawn anew over time.
+
+No candidate can tell another what it saw (each gets a process of its own that dies with it, and nothing to write to), so a set may serve
+many candidates; within one candidate it is told apart whether a set is seen for the first time.
+"""
+
+from __future__ import annotations
+
+import random
+
+from kernelevolve_lab.harness.reference import InputSet, Reference
+from kernelevolve_lab.harness.settings import JudgeSettings
+from kernelevolve_lab.records import Case
+
+
+class InputPool:
+    """Sets by case: for timing (the case's own distribution) and for checks (any distribution)."""
+
+    def __init__(self, reference: Reference, cases: tuple[Case, ...], settings: JudgeSettings):
+        self._reference = reference
+        self._settings = settings
+        self._cases = cases
+        self._timing: dict[str, list[InputSet]] = {case.name: [] for case in cases}
+        self._checks: dict[tuple[str, str], InputSet] = {}
+        self._random = random.SystemRandom()
+
+    def adopt(self, drawn: InputSet) -> None:
+        """Take over a set that was drawn elsewhere as one for timing."""
+        self._timing[drawn.case.name].append(drawn)
+
+    def timing(self, case: Case) -> list[InputSet]:
+        """The sets to time a case with, in a new random order; at least two of them, or as many as `pool_bytes` allows."""
+        kept = self._timing[case.name]
+        while len(kept) < self._wanted(case):
+            kept.append(self._reference.draw(case, golden=len(kept) < 2))
+        return self._random.sample(kept, len(kept))
+
+    def check(self, case: Case, distribution: str) -> InputSet:
+        """A set with a golden under that distribution."""
+        if distribution == case.distribution:
+            kept = self._timing[case.name]
+            if not kept:
+                kept.append(self._reference.draw(case, golden=True))
+            chosen = self._random.choice([drawn for drawn in kept if drawn.has_golden] or kept)
+            self._reference.expect(chosen)
+            return chosen
+        key = (case.name, distribution)
+        if key not in self._checks:
+            self._checks[key] = self._reference.draw(case.model_copy(update={"distribution": distribution}), golden=True)
+        return self._checks[key]
+
+    def refresh(self, count: int) -> None:
+        """Draw that many sets anew, chosen at random among all that are there."""
+        for _ in range(count):
+            slots = [(name, index) for name, kept in self._timing.items() for index in range(len(kept))]
+            slots += [(key, None) for key in self._checks]
+            if not slots:
+                return
+            key, index = self._random.choice(slots)
+            old = self._checks[key] if index is None else self._timing[key][index]
+            new = self._reference.draw(old.case, golden=old.has_golden)
+            if index is None:
+                self._checks[key] = new
+            else:
+                self._timing[key][index] = new
+            self._reference.drop([old])
+
+    def close(self) -> None:
+        """Free all sets here (the worker's end frees them there)."""
+        for drawn in (*self._checks.values(), *(drawn for kept in self._timing.values() for drawn in kept)):
+            drawn.close()
+
+    def _wanted(self, case: Case) -> int:
+        kept = self._timing[case.name]
+        if not kept:
+            return 2
+        if case.held_out:
+            return 1
+        share = self._settings.pool_bytes // (len(self._cases) * kept[0].size)
+        return max(2, min(self._settings.pool_sets, share))

@@ -1,0 +1,249 @@
+"""The judge's side of the reference worker: starts it confined, asks it, and turns its answers into records."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.harness import channel, memory, sandbox
+from kernelevolve_lab.harness.native import thread_environment
+from kernelevolve_lab.harness.worker import WorkerProcess
+from kernelevolve_lab.languages.abi import ITEMSIZE
+from kernelevolve_lab.operators.base import Work
+from kernelevolve_lab.records import Case, ErrorStats, OperatorRef, Profile, TensorSpec
+
+_BOOT = "import sys; sys.path[:0] = {paths!r}; sys.argv = {argv!r}; from kernelevolve_lab.harness.reference_worker import main; main()"
+
+
+class ReferenceFailed(Exception):
+    """The reference worker died, hung or failed inside: our trouble, or the task's, never a candidate's."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the reference worker says about the operator."""
+
+    name: str
+    family: str
+    cases: tuple[Case, ...]
+    work: dict[str, Work]
+    distributions: tuple[str, ...]
+    versions: dict[str, Any]
+
+
+@dataclass
+class InputSet:
+    """A draw of inputs: sealed memory that candidates may map, and where the tensors lie in it and in an output arena."""
+
+    id: int
+    case: Case
+    fd: int
+    size: int
+    inputs: tuple[memory.Placed, ...]
+    outputs: tuple[memory.Placed, ...]
+    arena_size: int
+    has_golden: bool
+    trivial: dict[str, float] = field(default_factory=dict)
+    closed: bool = False
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self.fd)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far one call's outputs are from the golden; `unwritten` counts elements that still hold the poison."""
+
+    stats: ErrorStats
+    unwritten: int
+    numel: int
+    finite: bool
+
+    @property
+    def ok(self) -> bool:
+        return self.finite and self.stats.candidate <= self.stats.gate and self.unwritten == 0
+
+
+class Reference:
+    """One reference worker; thread-safe, one question at a time. Raises `ReferenceFailed`, and `LabError` for trouble of the user's."""
+
+    def __init__(self, *, threads: int, cache: Path, confined: bool, start_seconds: float = 120.0):
+        self._lock = threading.RLock()
+        self._ids = itertools.count(1)
+        ours, theirs = channel.pair()
+        inductor = cache / "inductor"
+        inductor.mkdir(parents=True, exist_ok=True)
+        compiler = shutil.which("g++") or ""
+        environment = {
+            **thread_environment(threads),
+            # Freed memory stays with the process: a baseline that returned its outputs to the kernel after each call would pay for page
+            # faults in the next one, which candidates, whose outputs are allocated once, do not.
+            "MALLOC_MMAP_MAX_": "0",
+            "MALLOC_TRIM_THRESHOLD_": str(64 << 30),
+            "MALLOC_TOP_PAD_": str(64 << 20),
+            "TORCHINDUCTOR_CACHE_DIR": str(inductor),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/tmp",
+            "USER": "kel",
+            "LC_ALL": "C.UTF-8",
+            "PATH": os.pathsep.join([os.path.dirname(compiler), os.defpath] if compiler else [os.defpath]),
+        }
+        paths = [str(Path(__file__).parent.parent.parent), *(p for p in sys.path if "site-packages" in p)]
+        boot = _BOOT.format(paths=paths, argv=["reference_worker", str(theirs.fileno()), str(threads)])
+        argv = [sys.executable, "-I", "-c", boot]
+        confinement = None
+        if confined:
+            confinement = sandbox.Confinement(
+                readable=sandbox.python_paths(), writable=(inductor,), environment=environment, scratch_mb=512, filter="python"
+            )
+        else:
+            argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), *argv]
+        self._channel = ours
+        try:
+            self._process = WorkerProcess(argv, confinement, (theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        try:
+            self._receive(start_seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    def open(self, ref: OperatorRef, profile: Profile, timeout: float = 120.0) -> Description:
+        """Load the operator."""
+        answer, _ = self._ask({"do": "open", "ref": ref.model_dump(), "profile": profile}, timeout=timeout)
+        cases = tuple(Case(**entry["case"]) for entry in answer["cases"])
+        work = {entry["case"]["name"]: Work(entry["flops"], entry["bytes"]) for entry in answer["cases"]}
+        return Description(answer["name"], answer["family"], cases, work, tuple(answer["distributions"]), answer["versions"])
+
+    def draw(self, case: Case, *, golden: bool, trivial: bool = False, timeout: float = 300.0) -> InputSet:
+        """Draw fresh inputs from a new secret seed."""
+        identifier = next(self._ids)
+        request = {
+            "do": "draw",
+            "id": identifier,
+            "case": case.model_dump(),
+            "seed": secrets.randbits(62),
+            "golden": golden,
+            "trivial": trivial,
+        }
+        answer, fds = self._ask(request, timeout=timeout)
+        if len(fds) != 1 or not memory.is_sealed(fds[0], answer["size"]):
+            for fd in fds:
+                os.close(fd)
+            raise ReferenceFailed("the reference worker sent inputs that are not sealed")
+        inputs, size = memory.layout(TensorSpec(**spec) for spec in answer["inputs"])
+        outputs, arena_size = memory.layout((TensorSpec(**spec) for spec in answer["outputs"]), first=len(inputs))
+        drawn = InputSet(identifier, case, fds[0], size, inputs, outputs, arena_size, golden, answer.get("trivial", {}))
+        if size != answer["size"]:
+            drawn.close()
+            raise ReferenceFailed("the reference worker lays tensors out differently")
+        return drawn
+
+    def expect(self, drawn: InputSet, timeout: float = 300.0) -> None:
+        """Compute what the outputs of a set must be, if that was not done yet."""
+        if not drawn.has_golden:
+            self._ask({"do": "expect", "id": drawn.id}, timeout=timeout)
+            drawn.has_golden = True
+
+    def drop(self, sets: Sequence[InputSet] = (), arenas: Sequence[int] = ()) -> None:
+        """Free sets, here and there, and forget arenas."""
+        for drawn in sets:
+            drawn.close()
+        if sets or arenas:
+            self._ask({"do": "drop", "sets": [drawn.id for drawn in sets], "arenas": list(arenas)})
+
+    def show(self, arena: memory.Arena) -> int:
+        """Let the worker look at an arena; returns its number."""
+        identifier = next(self._ids)
+        self._ask({"do": "arena", "id": identifier, "size": arena.size}, fds=(arena.fd,))
+        return identifier
+
+    def compare(self, drawn: InputSet, arena: int, poison: dict[int, bytes] | None, timeout: float = 120.0) -> Comparison:
+        """Compare an arena with what the set's outputs must be; `poison` is what it was filled with, if it was."""
+        bits = [
+            int.from_bytes(poison[ITEMSIZE[p.spec.dtype]], "little", signed=True) if poison is not None else None for p in drawn.outputs
+        ]
+        request = {"do": "compare", "id": drawn.id, "arena": arena, "outputs": _described(drawn.outputs), "poison": bits}
+        answer, _ = self._ask(request, timeout=timeout)
+        outputs = answer["outputs"]
+        # One stray element with the poison's bits may be an honest value (a byte has 256 of them); unwritten output is never right too.
+        for entry in outputs:
+            if entry["error"] <= entry["gate"]:
+                entry["unwritten"] = 0
+        index = max(range(len(outputs)), key=lambda i: (outputs[i]["error"] > outputs[i]["gate"], _excess(outputs[i])))
+        worst = outputs[index]
+        stats = ErrorStats(
+            candidate=worst["error"], reference=worst["reference"], gate=worst["gate"], worst_output=index,
+            worst_index=tuple(worst["worst"]), expected=worst.get("expected"), got=worst.get("got"),
+        )  # fmt: skip
+        finite = all(entry["error"] != float("inf") for entry in outputs)
+        return Comparison(stats, sum(e["unwritten"] for e in outputs), sum(e["numel"] for e in outputs), finite)
+
+    def same(self, drawn: InputSet, first: int, second: int, timeout: float = 120.0) -> bool:
+        """Whether two arenas hold the same outputs, bit by bit."""
+        return self._ask({"do": "same", "arenas": [first, second], "outputs": _described(drawn.outputs)}, timeout=timeout)[0]["same"]
+
+    def compile(self, drawn: InputSet, timeout: float = 300.0) -> str:
+        """Compile the reference for a set's case; returns why that was impossible, or an empty text."""
+        answer, _ = self._ask({"do": "compile", "id": drawn.id}, timeout=timeout)
+        return "" if answer["compiled"] else answer["why"]
+
+    def time(self, baseline: str, sets: Sequence[InputSet], timeout: float = 120.0) -> list[int]:
+        """Nanoseconds of one call of the baseline (`eager`, `torch.compile`) on each set."""
+        answer, _ = self._ask({"do": "time", "baseline": baseline, "ids": [drawn.id for drawn in sets]}, timeout=timeout)
+        return answer["nanoseconds"]
+
+    def close(self) -> None:
+        """End the worker."""
+        self._channel.close()
+        self._process.kill()
+
+    def _ask(self, request: dict[str, Any], fds: Sequence[int] = (), timeout: float = 60.0) -> tuple[dict[str, Any], list[int]]:
+        with self._lock:
+            try:
+                self._channel.send(request, fds)
+            except channel.ChannelClosed:
+                pass  # what receiving finds says why
+            answer, received = self._receive(timeout, request["do"])
+        if answer.get("ok") is True:
+            return answer, received
+        for fd in received:
+            os.close(fd)
+        if answer.get("kind") == "user":
+            raise BadInput(str(answer.get("error")))
+        raise ReferenceFailed(f"the reference failed: {answer.get('error')}")
+
+    def _receive(self, timeout: float, doing: str = "start") -> tuple[dict[str, Any], list[int]]:
+        try:
+            return self._channel.receive(timeout)
+        except channel.ChannelTimeout:
+            self._process.kill()
+            raise ReferenceFailed(f"the reference worker did not answer within {timeout:g} s ({doing})") from None
+        except (channel.ChannelClosed, channel.ProtocolError) as error:
+            status = self._process.ended(5.0)
+            tail = self._process.log_tail().strip().splitlines()
+            raise ReferenceFailed(f"the reference worker ended ({doing}, status {status}): {tail[-1][:300] if tail else error}") from None
+
+
+def _excess(entry: dict[str, Any]) -> float:
+    return entry["error"] / entry["gate"] if entry["gate"] else entry["error"]
+
+
+def _described(outputs: Sequence[memory.Placed]) -> list[dict[str, Any]]:
+    return [{"spec": place.spec.model_dump(), "offset": place.offset} for place in outputs]

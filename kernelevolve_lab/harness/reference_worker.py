@@ -1,0 +1,261 @@
+"""The reference worker: the only process that knows the operator, the inputs' seeds while it draws, and the expected outputs.
+
+Started by `reference.py` in a sandbox, with a socket. It draws inputs into sealed shared memory, runs the reference in float64 (the
+golden), eagerly and through torch.compile, compares what candidates wrote, and times the baselines. It never loads a candidate.
+
+One request, one answer, as frames of `channel.py`: `{"do": name, ...}` gives `{"ok": true, ...}` or `{"ok": false, "error": sentence,
+"kind": "user" | "internal"}`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import socket
+import sys
+import time
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kernelevolve_lab.errors import LabError
+from kernelevolve_lab.harness import memory, numerics
+from kernelevolve_lab.harness.channel import Channel, ChannelClosed
+from kernelevolve_lab.operators import loading
+from kernelevolve_lab.operators.base import Operator
+from kernelevolve_lab.records import Case, OperatorRef, TensorSpec
+
+
+@dataclass
+class InputSet:
+    """One draw of inputs in sealed memory, with the golden where it was asked for."""
+
+    case: Case
+    seed: int
+    inputs: tuple[torch.Tensor, ...]
+    map: mmap.mmap
+    golden: list[numerics.Golden] | None = None
+
+
+@dataclass
+class Worker:
+    """The state between requests."""
+
+    threads: int
+    operator: Operator | None = None
+    sets: dict[int, InputSet] = field(default_factory=dict)
+    arenas: dict[int, mmap.mmap] = field(default_factory=dict)
+    compiled: dict[str, Any] = field(default_factory=dict)
+
+    def open(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Load the operator and describe it."""
+        self.operator = operator = loading.load(OperatorRef(**request["ref"]))
+        profile = request["profile"]
+        cases = operator.cases.get(profile, ())
+        if not cases:
+            raise LabError(f"The operator '{operator.name}' has no cases for the profile '{profile}'.")
+        described = [{"case": case.model_dump(), "flops": operator.work(case).flops, "bytes": operator.work(case).bytes} for case in cases]
+        versions = {"torch": torch.__version__, "python": sys.version.split()[0], "threads": torch.get_num_threads()}
+        answer = {"name": operator.name, "family": operator.family, "cases": described, "distributions": list(operator.distributions)}
+        return {**answer, "versions": versions}, []
+
+    def draw(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Draw inputs from a seed into shared memory, seal it, and keep it as set `id`; `golden` also computes what outputs must be."""
+        case, seed = Case(**request["case"]), request["seed"]
+        inputs = self._drawn(case, seed)
+        specs = [_spec(tensor) for tensor in inputs]
+        placed, size = memory.layout(specs)
+        fd = memory.create("inputs", size)
+        with mmap.mmap(fd, size) as writable:
+            for place, tensor in zip(placed, inputs, strict=True):
+                if place.bytes:
+                    _view(writable, place, tensor.dtype).copy_(tensor)
+        memory.seal(fd, memory.SEAL_ALL)
+        shared = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        drawn = InputSet(case, seed, tuple(_view(shared, p, t.dtype) for p, t in zip(placed, inputs, strict=True)), shared)
+        outputs = _outputs(self._operator.reference(*(tensor.clone() for tensor in drawn.inputs)))
+        self.sets[request["id"]] = drawn
+        answer: dict[str, Any] = {
+            "size": size,
+            "inputs": [spec.model_dump() for spec in specs],
+            "outputs": [_spec(tensor).model_dump() for tensor in outputs],
+        }
+        if request.get("golden"):
+            answer |= self._expect(drawn, outputs)
+        if request.get("trivial"):
+            answer["trivial"] = numerics.trivial_errors(drawn.golden or [], drawn.inputs)
+        return answer, [fd]
+
+    def expect(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Compute the golden of a set that was drawn without."""
+        drawn = self.sets[request["id"]]
+        if drawn.golden is None:
+            self._expect(drawn, _outputs(self._operator.reference(*(tensor.clone() for tensor in drawn.inputs))))
+        return {}, []
+
+    def drop(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Forget sets and output arenas."""
+        for identifier in request.get("sets", []):
+            self.sets.pop(identifier, None)
+        for identifier in request.get("arenas", []):
+            self.arenas.pop(identifier, None)
+        return {}, []
+
+    def arena(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Look at a candidate's output memory, read-only."""
+        self.arenas[request["id"]] = mmap.mmap(fds[0], request["size"], prot=mmap.PROT_READ)
+        return {}, []
+
+    def compare(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Compare an arena with a set's golden; per output the error, the worst place and the count of poisoned elements."""
+        wanted, shared = self.sets[request["id"]].golden, self.arenas[request["arena"]]
+        assert wanted is not None
+        found = []
+        for index, (want, place) in enumerate(zip(wanted, _placed(request["outputs"]), strict=True)):
+            got = _view(shared, place, want.dtype)
+            bits = request["poison"][index]
+            result = numerics.compare(got, want, bits)
+            entry = {"error": result.error, "gate": want.gate, "reference": want.reference, "unwritten": result.unwritten}
+            entry |= {"numel": got.numel(), "worst": list(_unravel(result.worst, got.shape))}
+            if got.numel():
+                entry |= {"expected": float(want.values.reshape(-1)[result.worst]), "got": float(got.reshape(-1)[result.worst])}
+            found.append(entry)
+        return {"outputs": found}, []
+
+    def same(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Whether two arenas hold the same bits."""
+        first, second = (self.arenas[identifier] for identifier in request["arenas"])
+        equal = all(
+            torch.equal(_view(first, place, torch.uint8, place.bytes), _view(second, place, torch.uint8, place.bytes))
+            for place in _placed(request["outputs"])
+        )
+        return {"same": equal}, []
+
+    def compile(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Compile the reference for the shapes of a set and run it twice; says why where that is impossible."""
+        drawn = self.sets[request["id"]]
+        started = time.perf_counter()
+        torch._dynamo.config.recompile_limit = 256
+        function = torch.compile(self._operator.reference, dynamic=False, fullgraph=False)
+        try:
+            for _ in range(2):
+                outputs = _outputs(function(*drawn.inputs))
+        except Exception as error:
+            return {"compiled": False, "why": _first_line(error)}, []
+        wanted = drawn.golden or []
+        for want, output in zip(wanted, outputs, strict=True):
+            if numerics.compare(output.contiguous(), want).error > want.gate:
+                return {"compiled": False, "why": "the compiled reference is not within the gate of its own operator"}, []
+        self.compiled[drawn.case.name] = function
+        return {"compiled": True, "seconds": time.perf_counter() - started}, []
+
+    def time(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Nanoseconds of one call of a baseline on each of the sets, in order."""
+        sets = [self.sets[identifier] for identifier in request["ids"]]
+        compiled = request["baseline"] == "torch.compile"
+        spent = []
+        with torch.inference_mode():
+            for drawn in sets:
+                function = self.compiled[drawn.case.name] if compiled else self._operator.reference
+                inputs = drawn.inputs
+                started = time.perf_counter_ns()
+                outputs = function(*inputs)
+                spent.append(time.perf_counter_ns() - started)
+                del outputs
+        return {"nanoseconds": spent}, []
+
+    def ping(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        return {}, []
+
+    @property
+    def _operator(self) -> Operator:
+        assert self.operator is not None, "no operator is open"
+        return self.operator
+
+    def _drawn(self, case: Case, seed: int) -> tuple[torch.Tensor, ...]:
+        random.seed(seed)
+        torch.manual_seed(seed)
+        inputs = self._operator.make_inputs(case, torch.Generator().manual_seed(seed))
+        for index, tensor in enumerate(inputs):
+            if not isinstance(tensor, torch.Tensor):
+                raise LabError(f"Input {index} of the operator '{self._operator.name}' is a {type(tensor).__name__}; all must be tensors.")
+        return tuple(tensor.detach().contiguous() for tensor in inputs)
+
+    def _expect(self, drawn: InputSet, outputs: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+        wide = tuple(tensor.double() if tensor.is_floating_point() else tensor.clone() for tensor in drawn.inputs)
+        tolerance = self._operator.tolerance
+        double = _outputs(self._operator.reference(*wide))
+        drawn.golden = numerics.golden(outputs, double, tolerance.factor, dict(tolerance.floors))
+        return {"reference": [want.reference for want in drawn.golden], "gates": [want.gate for want in drawn.golden]}
+
+
+def _outputs(result: Any) -> tuple[torch.Tensor, ...]:
+    outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+    for index, tensor in enumerate(outputs):
+        if not isinstance(tensor, torch.Tensor):
+            raise LabError(f"Output {index} of the reference is a {type(tensor).__name__}; all must be tensors.")
+    return tuple(tensor.detach() for tensor in outputs)
+
+
+def _spec(tensor: torch.Tensor) -> TensorSpec:
+    return TensorSpec(shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
+
+
+def _placed(described: list[dict]) -> list[memory.Placed]:
+    return [memory.Placed(TensorSpec(**entry["spec"]), entry["offset"]) for entry in described]
+
+
+def _view(region: mmap.mmap, place: memory.Placed, dtype: torch.dtype, count: int | None = None) -> torch.Tensor:
+    shape = (count,) if count is not None else place.spec.shape
+    if place.bytes == 0:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(region, dtype=dtype, count=count or place.bytes // dtype.itemsize, offset=place.offset).reshape(shape)
+
+
+def _unravel(flat: int, shape: torch.Size) -> tuple[int, ...]:
+    index = []
+    for size in reversed(shape):
+        index.append(flat % max(size, 1))
+        flat //= max(size, 1)
+    return tuple(reversed(index))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+def main() -> None:
+    """Serve requests until the judge closes the socket. usage: reference_worker SOCKET_FD THREADS"""
+    warnings.filterwarnings("ignore", message="The given buffer is not writable")
+    channel, threads = Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2])
+    torch.set_num_threads(threads)
+    worker = Worker(threads)
+    channel.send({"ok": True})
+    while True:
+        try:
+            request, fds = channel.receive()
+        except ChannelClosed:
+            os._exit(0)
+        made: list[int] = []
+        try:
+            answer, made = getattr(worker, request["do"])(request, fds)
+            answer = {"ok": True, **answer}
+        except LabError as error:
+            answer = {"ok": False, "kind": "user", "error": str(error)}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"ok": False, "kind": "internal", "error": f"{request.get('do')}: {_first_line(error)}"}
+        for fd in fds:
+            os.close(fd)
+        channel.send(answer, made)
+        for fd in made:
+            os.close(fd)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""One candidate's process with the memory that it was lent: input sets mapped once each, outputs in the judge's arenas."""
+
+from __future__ import annotations
+
+from kernelevolve_lab.harness.memory import Arena
+from kernelevolve_lab.harness.native import NativeWorker, Visit
+from kernelevolve_lab.harness.reference import InputSet, Reference
+
+
+class Arenas:
+    """The two output arenas of a judge, as large as any case so far needed; shared by its candidates one after the other."""
+
+    def __init__(self, reference: Reference):
+        self._reference = reference
+        self._kept: list[tuple[Arena, int]] = []
+
+    def fit(self, size: int) -> list[tuple[Arena, int]]:
+        """Both arenas, each with its number in the reference worker."""
+        if not self._kept or self._kept[0][0].size < size:
+            self.close()
+            for _ in range(2):
+                arena = Arena(size)
+                self._kept.append((arena, self._reference.show(arena)))
+        return self._kept
+
+    def close(self) -> None:
+        """Free them."""
+        for arena, _ in self._kept:
+            arena.close()
+        self._kept.clear()
+
+
+class Session:
+    """A candidate at work. Arenas are numbered 0 and 1."""
+
+    def __init__(self, worker: NativeWorker, arenas: list[tuple[Arena, int]]):
+        self.worker = worker
+        self.arenas = [arena for arena, _ in arenas]
+        self.shown = [number for _, number in arenas]
+        self.seen: set[int] = set()
+        self._arena_regions = [worker.map(arena.fd, arena.size, writable=True) for arena in self.arenas]
+        self._input_regions: dict[int, int] = {}
+        self._workloads: dict[tuple[int, int], int] = {}
+
+    def workload(self, drawn: InputSet, arena: int) -> int:
+        """The call with that set's inputs and outputs in that arena."""
+        key = (drawn.id, arena)
+        if key not in self._workloads:
+            if drawn.id not in self._input_regions:
+                self._input_regions[drawn.id] = self.worker.map(drawn.fd, drawn.size, writable=False)
+            self._workloads[key] = self.worker.define(
+                drawn.inputs, self._input_regions[drawn.id], drawn.outputs, self._arena_regions[arena]
+            )
+        return self._workloads[key]
+
+    def call(self, sets: list[InputSet], arena: int, timeout: float) -> Visit:
+        """Call once per set, back to back, all with outputs in the same arena."""
+        visit = self.worker.call([self.workload(drawn, arena) for drawn in sets], timeout)
+        self.seen.update(drawn.id for drawn in sets)
+        return visit
+
+    def close(self) -> None:
+        """End the process."""
+        self.worker.close()

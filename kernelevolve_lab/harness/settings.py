@@ -1,0 +1,50 @@
+"""How the judge judges: every number that a verdict or an interval depends on, in one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Times in seconds, memory in bytes.
+
+    Limits: `load_seconds` for loading a library or module, `call_seconds` for one call at least (or `call_factor` times the reference's
+    time, if that is longer), `heap_bytes` what a candidate may allocate.
+    Correctness: `distribution_samples` how many further distributions a case is checked under (all of them in a final round).
+    Timing: `threads` for candidate and baselines alike (0: all processors this process may use). Rounds are pairs of visits; a visit is
+    enough calls to last `visit_seconds`. A case takes from `min_rounds` to `max_rounds` rounds, stops when the 95 % interval is narrower
+    than `precision` (relative, half-width) or wholly below `clear_loss`, and at the latest after `case_seconds`; a final round uses the
+    `final_` values. `pool_sets` input sets per visible case are drawn and kept, at most `pool_bytes` for all; after each evaluation
+    `refresh_sets` of them are drawn anew.
+    Second witness: a candidate that reports less than `witness_share` of what the judge's clock sees per call is not believed.
+    """
+
+    load_seconds: float = 20.0
+    call_seconds: float = 5.0
+    call_factor: float = 100.0
+    heap_bytes: int = 4 << 30
+
+    distribution_samples: int = 1
+
+    threads: int = 0
+    visit_seconds: float = 1e-3
+    min_rounds: int = 7
+    max_rounds: int = 60
+    case_seconds: float = 0.35
+    precision: float = 0.01
+    clear_loss: float = 0.9
+    final_min_rounds: int = 21
+    final_max_rounds: int = 200
+    final_case_seconds: float = 2.0
+    final_precision: float = 0.004
+    pool_sets: int = 6
+    pool_bytes: int = 1 << 30
+    refresh_sets: int = 1
+
+    witness_share: float = 0.85
+
+    def thread_count(self) -> int:
+        """The threads that candidate and baselines get."""
+        return self.threads or len(os.sched_getaffinity(0))

@@ -1,0 +1,147 @@
+"""How fast is it? Candidate and baselines by turns, on the same inputs, until the interval is narrow enough or the time is up.
+
+A round visits the candidate and each baseline once, in random order; a visit is a few calls back to back, each on another input set, timed
+in the worker around the bare call. The candidate's visits are witnessed by the judge's own clock; its outputs are sprinkled with random
+words before each visit, and looked at as soon as it returns; some visits are compared with the golden.
+
+Cache policy `warm`: inputs and outputs are resident and were last touched by another process, as in a program where one operator's
+outputs are the next one's inputs. Both sides reuse the memory of their outputs.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kernelevolve_lab.harness import statistics
+from kernelevolve_lab.harness.correctness import explain
+from kernelevolve_lab.harness.locks import Cancelled
+from kernelevolve_lab.harness.reference import InputSet, Reference
+from kernelevolve_lab.harness.session import Session
+from kernelevolve_lab.harness.settings import JudgeSettings
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a case has been timed enough; see `JudgeSettings`."""
+
+    min_rounds: int
+    max_rounds: int
+    seconds: float
+    precision: float
+    clear_loss: float
+    check_all: bool
+
+    @classmethod
+    def of(cls, settings: JudgeSettings, final: bool) -> Limits:
+        """The limits of an ordinary or a final round."""
+        if final:
+            return cls(
+                settings.final_min_rounds, settings.final_max_rounds, settings.final_case_seconds, settings.final_precision, 0.0, True
+            )
+        return cls(settings.min_rounds, settings.max_rounds, settings.case_seconds, settings.precision, settings.clear_loss, False)
+
+
+@dataclass
+class CaseTiming:
+    """What was measured: seconds per call of each round, by who was timed, and what was wrong, if anything."""
+
+    candidate: list[float] = field(default_factory=list)
+    baselines: dict[str, list[float]] = field(default_factory=dict)
+    witnessed: list[tuple[float, float]] = field(default_factory=list)  # judge's clock and worker's clock, whole visits
+    fresh: list[float] = field(default_factory=list)
+    repeated: list[float] = field(default_factory=list)
+    wrong: str = ""
+
+    def ratios(self, baseline: str) -> list[float]:
+        """Baseline time over candidate time, round by round."""
+        return [b / c for b, c in zip(self.baselines[baseline], self.candidate, strict=False)]
+
+
+def time_baseline(reference: Reference, sets: Sequence[InputSet], baseline: str, calls: int = 7) -> list[float]:
+    """Seconds of single calls of a baseline alone, after one that is not counted; for display and to size visits."""
+    order = [sets[i % len(sets)] for i in range(calls + 1)]
+    return [ns / 1e9 for ns in reference.time(baseline, order)[1:]]
+
+
+def time_case(
+    session: Session,
+    reference: Reference,
+    sets: Sequence[InputSet],
+    baselines: dict[str, float],
+    estimate: float,
+    limits: Limits,
+    settings: JudgeSettings,
+    timeout: float,
+    cancelled: Callable[[], bool],
+) -> CaseTiming:
+    """Time one case. `baselines` gives the expected seconds of one call by name, the main one first; `estimate` the candidate's."""
+    lot = random.SystemRandom()
+    rng = np.random.default_rng(lot.getrandbits(64))
+    main = next(iter(baselines))
+    found = CaseTiming(baselines={name: [] for name in baselines})
+    calls = {name: _calls(seconds, settings) for name, seconds in {**baselines, "": estimate}.items()}
+    golden = [drawn for drawn in sets if drawn.has_golden]
+    check_at = lot.randrange(limits.min_rounds)
+    started = time.monotonic()
+    for number in range(limits.max_rounds):
+        if cancelled():
+            raise Cancelled
+        # Beside the main baseline the others get the first rounds only: they are shown, not ranked by.
+        names = ["", *(name for name in baselines if name == main or number < limits.min_rounds)]
+        order = lot.sample(list(sets), len(sets))
+        checked = golden and (limits.check_all or number == check_at)
+        if checked:
+            last = lot.choice(golden)
+            order = [*(drawn for drawn in order if drawn is not last), last]
+        for name in lot.sample(names, len(names)):
+            visit_sets = [order[-1 - i % len(order)] for i in reversed(range(calls[name]))]
+            if name:
+                spent = reference.time(name, visit_sets)
+                found.baselines[name].append(sum(spent) / len(spent) / 1e9)
+                continue
+            wrong = _visit(session, reference, visit_sets, found, rng, timeout, bool(checked))
+            if wrong:
+                found.wrong = wrong
+                return found
+        calls[""] = _calls(float(np.median(found.candidate)), settings)
+        if number + 1 >= limits.min_rounds:
+            low, high = statistics.rank_interval(found.ratios(main))
+            if high < limits.clear_loss or (high - low) / 2 <= limits.precision * (low + high) / 2:
+                break
+            if time.monotonic() - started > limits.seconds:
+                break
+    return found
+
+
+def _visit(
+    session: Session, reference: Reference, sets: list[InputSet], found: CaseTiming, rng: np.random.Generator, timeout: float, checked: bool
+) -> str:
+    arena, last = session.arenas[0], sets[-1]
+    for drawn in sets:
+        session.workload(drawn, 0)  # mapping a new set is no part of the visit
+    seen = set(session.seen)
+    sprinkled = arena.sprinkle(last.outputs, rng)
+    visit = session.call(sets, 0, timeout)
+    left = arena.unwritten(sprinkled)
+    if left > min(1, len(sprinkled[0]) - 1):
+        return f"{left} of {len(sprinkled[0])} sampled words of the outputs were not written when a timed call returned"
+    for drawn, nanoseconds in zip(sets, visit.reported, strict=True):
+        (found.repeated if drawn.id in seen else found.fresh).append(nanoseconds / 1e9)
+        seen.add(drawn.id)
+    found.candidate.append(sum(visit.reported) / len(sets) / 1e9)
+    found.witnessed.append((visit.witnessed / 1e9, sum(visit.reported) / 1e9))
+    if checked:
+        result = reference.compare(last, session.shown[0], None)
+        if not result.ok:
+            return f"wrong in a timed call, though right when it was checked: {explain(result)}"
+    return ""
+
+
+def _calls(seconds: float, settings: JudgeSettings) -> int:
+    """How many calls make a visit."""
+    return max(1, min(64, round(settings.visit_seconds / max(seconds, 1e-7))))
