@@ -15,8 +15,10 @@ export interface IRunSummary {
   target: string;
   language: string;
   status: string;
-  candidates: number;
-  best: number | null;
+  judged: number;
+  speedup: number | null;
+  baseline: string;
+  evidence: string;
 }
 
 export interface IRow {

@@ -48,13 +48,13 @@ export class RunsPanel extends Widget {
   }
 
   private item(run: IRunSummary): HTMLLIElement {
-    const best = run.best ? `best ${times(run.best)}` : 'no winner yet';
+    const best = run.speedup ? `${times(run.speedup)} over ${run.baseline}, ${run.evidence}` : 'no winner yet';
     const node = element(
       'button',
       'kel-run',
       element('span', 'kel-run-title', run.title),
       element('span', `kel-status kel-status-${run.status}`, run.status),
-      element('span', 'kel-run-detail', `${run.target} · ${run.language} · ${run.candidates} judged · ${best}`)
+      element('span', 'kel-run-detail', `${run.target} · ${run.language} · ${run.judged} judged · ${best}`)
     );
     node.title = run.id;
     node.addEventListener('click', () => this.open(run.id));
