@@ -1,0 +1,58 @@
+"""What a policy is: from the state of a run to the parents of the next candidate."""
+
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+from kernelevolve_lab.proposers.base import Memory
+from kernelevolve_lab.records.run_state import Entry, RunState
+
+# After this many candidates without a new best, drafts are mixed in again: a new start finds what no change to the old one reaches.
+STAGNATION = 20
+RESTART_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to expand: no parents for a draft, two for a crossover; `memory` says how much history the proposer should consider."""
+
+    parents: tuple[str, ...] = ()
+    memory: Memory = "parent"
+
+
+DRAFT = Choice((), "clean_slate")
+
+
+class Policy(Protocol):
+    """Chooses parents. A policy is registered in the group `kernelevolve_lab.policies` as a callable that returns one; it keeps nothing
+    between calls, so that a resumed run goes on as it would have."""
+
+    name: str
+
+    def choose(self, state: RunState, rng: random.Random, draft_target: int) -> Choice:
+        """Choose from a state; a draft while fewer than `draft_target` exist. Never chooses a banned candidate, and two calls with equal
+        arguments choose the same."""
+
+
+def candidates_for_parents(state: RunState) -> tuple[Entry, ...]:
+    """Whom one may expand, best first: correct candidates that are not banned, all of the best evidence there is. While there is none,
+    those that failed, latest first: the proposer is told why and can repair them."""
+    usable = [entry for entry in state.ranked() if not entry.banned and entry.evaluation is not None]
+    correct = [entry for entry in usable if entry.correct]
+    if not correct:
+        return tuple(usable)
+    evidence = correct[0].evaluation.evidence
+    return tuple(entry for entry in correct if entry.evaluation.evidence is evidence)
+
+
+def wants_draft(state: RunState, rng: random.Random, draft_target: int) -> bool:
+    """Whether the next candidate should start anew: the draft phase, or a restart on stagnation."""
+    drafts = sum(not entry.candidate.parents for entry in state.entries.values())
+    if drafts < draft_target or not any(entry.evaluation and not entry.banned for entry in state.entries.values()):
+        return True
+    return state.since_best >= STAGNATION and rng.random() < RESTART_SHARE
+
+
+def pinned(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Those that a person pinned."""
+    return tuple(entry for entry in entries if entry.pinned)

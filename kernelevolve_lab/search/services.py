@@ -1,0 +1,70 @@
+"""What the loop needs from the other rooms, in one place, so that a test or a replay can put its own in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kernelevolve_lab import registry
+from kernelevolve_lab.languages.base import Build
+from kernelevolve_lab.operators.base import Operator
+from kernelevolve_lab.proposers.base import Proposer
+from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, RunConfig, TargetSpec
+from kernelevolve_lab.records.events import BaselineCase
+from kernelevolve_lab.search.policies.base import Policy
+
+
+class Judge(Protocol):
+    """The part of `harness.judge.Judge` that a search uses; every method blocks. `build` may be called from several threads at once, the
+    others from one at a time."""
+
+    def open(self, progress: Callable[[str], None]) -> None: ...
+
+    def baselines(self, name: str) -> tuple[BaselineCase, ...]: ...
+
+    def build(self, candidate: Candidate) -> Build: ...
+
+    def evaluate(
+        self, candidate: Candidate, build: Build | None = None, *, final: bool = False, cancelled: Callable[[], bool]
+    ) -> Evaluation: ...
+
+    def close(self) -> None: ...
+
+
+def _load_operator(ref: OperatorRef) -> Operator:
+    from kernelevolve_lab.operators.loading import load
+
+    return load(ref)
+
+
+def _measure_target(name: str, progress: Callable[[str], None]) -> TargetSpec:
+    from kernelevolve_lab.paths import cache_dir
+    from kernelevolve_lab.targets import measure, resolve
+
+    return measure(resolve(name), cache_dir(), progress=progress)
+
+
+def _make_judge(config: RunConfig, target: TargetSpec) -> Judge:
+    from kernelevolve_lab.harness.judge import Judge as RealJudge
+
+    return RealJudge(config.operator, target, profile=config.profile, unsandboxed=config.unsandboxed)
+
+
+def _make_proposer(config: RunConfig, operator: Operator, target: TargetSpec) -> Proposer:
+    return registry.load("proposers", config.proposer)(operator, target, config.language, dict(config.options), config.seed)
+
+
+def _make_policy(config: RunConfig) -> Policy:
+    return registry.load("policies", config.policy)()
+
+
+@dataclass(frozen=True)
+class Services:
+    """How a run gets its operator, measured target, judge, proposer and policy; the defaults are the real ones. All may block."""
+
+    load_operator: Callable[[OperatorRef], Operator] = _load_operator
+    measure_target: Callable[[str, Callable[[str], None]], TargetSpec] = _measure_target
+    make_judge: Callable[[RunConfig, TargetSpec], Judge] = _make_judge
+    make_proposer: Callable[[RunConfig, Operator, TargetSpec], Proposer] = _make_proposer
+    make_policy: Callable[[RunConfig], Policy] = _make_policy
