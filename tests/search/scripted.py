@@ -86,8 +86,9 @@ class ScriptedJudge:
             ends = time.monotonic() + float(said.get("take", self.take))
             while time.monotonic() < ends and not cancelled():
                 time.sleep(0.002)
-            common = {"candidate": candidate.id, "target": "cpu", "language": candidate.language, "evidence": Evidence.MEASURED, "final":
-            final} if cancelled():
+            common = {"candidate": candidate.id, "target": "cpu", "language": candidate.language, "evidence": Evidence.MEASURED}
+            common["final"] = final
+            if cancelled():
                 return Evaluation(verdict=Verdict.INFRA_ERROR, reasons=("cancelled",), **common)
             if said.get("judge") == "raises":
                 self.raises += 1
@@ -108,7 +109,8 @@ class ScriptedJudge:
 
 
 class ScriptedProposer:
-    """Calls a function `request -> str | Proposal | Exception` for each request; by default every candidate is a bit faster than its parent."""
+    """Calls a function `request -> str | Proposal | Exception` for each request; by default every candidate is a bit faster than its
+    parent."""
 
     name = "scripted"
 
