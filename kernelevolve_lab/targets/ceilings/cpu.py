@@ -38,7 +38,7 @@ class Plan:
 
     rounds: int = 2
     milliseconds: int = 12
-    dram_bytes: int = 1024 * MIB
+    dram_bytes: int = 512 * MIB
 
 
 @dataclass(frozen=True, order=True)
@@ -88,7 +88,7 @@ def plan_tests(spec: TargetSpec, plan: Plan) -> list[Test]:
 
 def working_sets(spec: TargetSpec, threads: int, plan: Plan) -> dict[str, int]:
     """Bytes, over all threads, that stay in each level: half of L1 and of L2, four times L2 for L3 (or half of L3, if that is less: the
-    cache of a shared host is never all ours), and for DRAM more than four times L3 where `plan.dram_bytes` and memory allow."""
+    cache of a shared host is never all ours), and for DRAM four times L3, as far as `plan.dram_bytes` and memory allow."""
     sets: dict[str, int] = {}
     capacity = {level.level: _capacity(level, threads, spec.units) for level in spec.caches}
     for level in (1, 2):
