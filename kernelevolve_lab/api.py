@@ -1,0 +1,250 @@
+"""The Python interface: what `import kernelevolve_lab as kel` offers.
+
+`Run` is the handle of the search room with display, tables and export added; everything here also works without a front end.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kernelevolve_lab import paths, registry
+from kernelevolve_lab.errors import BadInput, UnknownName
+from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Profile
+from kernelevolve_lab.records.run_state import Entry, RunState
+from kernelevolve_lab.rendering import report, words
+from kernelevolve_lab.search.handle import RunHandle
+from kernelevolve_lab.search.start import start
+from kernelevolve_lab.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BUNDLE_SUFFIX = ".kevrun"
+
+
+class Run(RunHandle):
+    """One search, live or from the store.
+
+    Displaying it in a notebook gives the live view; `await run` waits for its end without blocking; `run.wait()` blocks. Steer it with
+    `reject`, `pin`, `hint`, `enqueue`, `branch`, `pause`, `resume`, `stop` and `extend`.
+    """
+
+    def leaderboard(self) -> pd.DataFrame:
+        """All candidates, best first: one row each, speedups with their 95 % intervals, evidence in a column of its own."""
+        import pandas as pd
+
+        return (
+            pd.DataFrame([_row(rank, entry) for rank, entry in enumerate(self.state.ranked(), 1)]).set_index("rank")
+            if self.state.entries
+            else pd.DataFrame()
+        )
+
+    def source(self, candidate: str) -> str:
+        """The source text of a candidate."""
+        return self.candidate(candidate).candidate.source
+
+    def diff(self, a: str, b: str | None = None) -> Diff:
+        """The difference between two candidates; from its first parent to `a` when only one is named."""
+        one = self.candidate(a)
+        if b is None:
+            if not one.candidate.parents:
+                raise BadInput(f"{one.candidate.id} has no parent to compare with; name a second candidate.")
+            return Diff(self.candidate(one.candidate.parents[0]), one)
+        return Diff(one, self.candidate(b))
+
+    def export(self, out: str | Path, format: str = "module", candidate: str | None = None) -> tuple[Path, ...]:
+        """Write the best candidate (or the one named) to a folder; returns the files, the main one first."""
+        entry = self.candidate(candidate) if candidate else self.best
+        if entry is None:
+            raise BadInput(f"Run {self.id} has no correct candidate yet, so there is nothing to export.")
+        return _export(self.state, entry, Path(out), format)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the whole run to one file, which `kel.open` reads on any machine."""
+        from kernelevolve_lab.store.bundle import export_run
+
+        target = Path(path)
+        export_run(self.store, self.id, target)
+        return target
+
+    def text_table(self, rows: int = 10) -> str:
+        """The run as plain text."""
+        return report.text(self.state, rows)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        from kernelevolve_lab.widgets.run_view import view_of
+
+        return view_of(self)._repr_mimebundle_(include=include, exclude=exclude)
+
+
+class Diff:
+    """What changed from one candidate to another: text, and side by side in a notebook."""
+
+    def __init__(self, before: Entry, after: Entry) -> None:
+        self.before, self.after = before.candidate, after.candidate
+
+    def __str__(self) -> str:
+        lines = (self.before.source.splitlines(), self.after.source.splitlines())
+        return "\n".join(difflib.unified_diff(*lines, self.before.id, self.after.id, lineterm=""))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from kernelevolve_lab.rendering.source import diff_html
+
+        body = diff_html(self.before.source, self.after.source, self.after.language, (self.before.id, self.after.id))
+        return f"<style>{report.stylesheet()}</style><div class='kel'>{body}</div>"
+
+
+def search(operator: object, target: str = "cpu", *, store: Store | str | None = None, **settings: Any) -> Run:
+    """Begin a search and return at once; it goes on in a thread of this process.
+
+    `operator` is a registered name, the path of a KernelBench task file, or what `kel.operator` returned. Settings: `language`, `proposer`,
+    `policy`, `max_candidates`, `max_seconds`, `max_cost`, `stall`, `fitness`, `seed`, `profile` and options of the proposer.
+
+        >>> run = kel.search("rms_norm", target="cpu", max_candidates=40)
+        >>> run.wait()
+        >>> run.best.source
+    """
+    return start(operator, target, store=_store(store), handle_type=Run, **settings)
+
+
+def operator(thing: object, inputs: object = None, name: str | None = None) -> OperatorRef:
+    """Make an operator of a Python function or `nn.Module` with example `inputs`, or of the path of a KernelBench task file."""
+    from kernelevolve_lab.operators.loading import ref_of
+
+    return ref_of(thing, inputs=inputs, name=name)
+
+
+def evaluate(
+    source: str | Path,
+    operator: object,
+    target: str = "cpu",
+    *,
+    language: str | None = None,
+    profile: Profile = "laptop",
+    unsandboxed: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Evaluation:
+    """Judge one source (text, or the path of a file) and return what the judge found; blocks until it is done."""
+    from kernelevolve_lab.harness.judge import Judge
+    from kernelevolve_lab.operators.loading import ref_of
+    from kernelevolve_lab.targets import measure, resolve
+
+    text, suffix = _read(source) if isinstance(source, Path) else (source, "")
+    ref = operator if isinstance(operator, OperatorRef) else ref_of(operator)
+    spec = resolve(target)
+    name = language or _language_of(suffix)
+    chosen = registry.load("languages", name)
+    if not chosen.supports(spec):
+        raise BadInput(f"{chosen.title} cannot be judged on {spec.title}; name another language or target.")
+    chosen.toolchain()
+    spec = measure(spec, paths.cache_dir(), progress=progress)
+    with Judge(ref, spec, profile=profile, unsandboxed=unsandboxed) as judge:
+        judge.open(progress)
+        progress("judging")
+        return judge.evaluate(Candidate(language=name, source=text), final=True)
+
+
+def runs(store: Store | str | None = None) -> pd.DataFrame:
+    """The runs in the store, newest first."""
+    import pandas as pd
+
+    rows = [summary.model_dump(mode="json") for summary in _store(store).runs()]
+    return pd.DataFrame(rows).set_index("id") if rows else pd.DataFrame()
+
+
+def open_run(run: str | Path, store: Store | str | None = None) -> Run:
+    """The run with this id (or the start of it), or the one in a file that `Run.save` wrote."""
+    opened = _store(store)
+    if str(run).endswith(BUNDLE_SUFFIX):
+        from kernelevolve_lab.store.bundle import import_run
+
+        return Run(opened, import_run(opened, Path(run)))
+    return Run(opened, str(run))
+
+
+def replay(run: str | Path, speed: float = 8.0, store: Store | str | None = None) -> Any:
+    """Show a recorded run again, at `speed` times its own; nothing is proposed, judged or measured."""
+    from kernelevolve_lab.search.replay import Replay
+
+    return Replay(open_run(run, store), speed)
+
+
+def export(what: str, out: str | Path, format: str, store: Store | str | None = None) -> tuple[Path, ...]:
+    """Export the best candidate of a run, or a candidate by its id, from the store."""
+    opened = _store(store)
+    try:
+        run = Run(opened, what)
+        return run.export(out, format)
+    except UnknownName:
+        for summary in opened.runs():
+            state = opened.state(summary.id)
+            if what in state.entries:
+                return _export(state, state.entries[what], Path(out), format)
+    raise UnknownName(f"There is no run and no candidate named '{what}' in the store; list the runs with: kernelevolve-lab runs.")
+
+
+def summary_of(evaluation: Evaluation) -> str:
+    """An evaluation in a few lines of text."""
+    lines = [words.headline(evaluation), *evaluation.reasons]
+    if evaluation.diagnosis:
+        lines.append(evaluation.diagnosis.summary)
+    return "\n".join(lines)
+
+
+def _export(state: RunState, entry: Entry, out: Path, format: str) -> tuple[Path, ...]:
+    from kernelevolve_lab.export.base import ExportRequest
+    from kernelevolve_lab.operators.loading import load
+
+    exporter = registry.load("exporters", format)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return exporter(ExportRequest(load(state.config.operator), entry, state, out))
+    except OSError as error:
+        raise BadInput(f"The export cannot be written to '{out}': {error.strerror}; name another folder.") from error
+
+
+def _store(store: Store | str | None) -> Store:
+    return store if isinstance(store, Store) else Store.open(store)
+
+
+def _read(path: Path) -> tuple[str, str]:
+    try:
+        return path.read_text(encoding="utf-8"), path.suffix
+    except UnicodeDecodeError as error:
+        raise BadInput(f"The candidate '{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    except OSError as error:
+        raise BadInput(f"The candidate '{path}' cannot be read: {error.strerror}.") from error
+
+
+def _language_of(suffix: str) -> str:
+    names = [name for name in registry.names("languages") if registry.load("languages", name).suffix == suffix]
+    if len(names) != 1:
+        raise BadInput(f"Name the language of the candidate with --language; known: {', '.join(registry.names('languages'))}.")
+    return names[0]
+
+
+def _row(rank: int, entry: Entry) -> dict[str, Any]:
+    evaluation, candidate = entry.evaluation, entry.candidate
+    row = {
+        "rank": rank,
+        "candidate": candidate.id,
+        "title": candidate.title,
+        "verdict": evaluation.verdict.value if evaluation else "waiting",
+        "evidence": evaluation.evidence.value if evaluation else "",
+    }
+    for ratio in evaluation.speedups if evaluation else ():
+        row |= {f"vs {ratio.baseline}": ratio.value, f"vs {ratio.baseline} low": ratio.low, f"vs {ratio.baseline} high": ratio.high}
+    return row | {
+        "flags": ", ".join(evaluation.flags) if evaluation else "",
+        "language": candidate.language,
+        "proposer": candidate.proposer,
+        "generation": entry.generation,
+        "parents": ", ".join(candidate.parents),
+        "pinned": entry.pinned,
+        "rejected": entry.rejected or "",
+    }
