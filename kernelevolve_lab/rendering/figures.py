@@ -123,6 +123,12 @@ def _roof_label(ceiling: Ceiling) -> str:
     return f"{words.level(ceiling.name)} {words.scaled(ceiling.value, unit)}{one}"
 
 
+def main_case(frame: RooflineFrame) -> int:
+    """The index of the case whose baselines take longest, the one whose place on the roofline matters most; 0 without baselines."""
+    timed = [d for d in frame.baselines if d.seconds is not None]
+    return max(timed, key=lambda d: d.seconds).case if timed else 0
+
+
 def candidate_dots(entry: Entry, frame: RooflineFrame) -> tuple[Dot, ...]:
     """Where a correct candidate stands, for the cases of the frame that it was timed on."""
     if not entry.correct:
@@ -137,8 +143,8 @@ def candidate_dots(entry: Entry, frame: RooflineFrame) -> tuple[Dot, ...]:
 
 @dataclass(frozen=True)
 class ProgressPoint:
-    """One judged candidate: `index` counts from 1 in the order of judging, `value` is its main speedup (None unless correct), `best` the best
-    so far, both with the interval of the judge."""
+    """One judged candidate: `index` counts from 1 in the order of judging, `value` is its main speedup with its interval (None unless
+    correct), `best` the best so far."""
 
     index: int
     who: str
@@ -159,8 +165,8 @@ class ProgressInfo:
 
 
 def progress_info(state: RunState) -> ProgressInfo:
-    """The course of a run. Rejected candidates and their descendants are shown but never the best; neither is what was not measured, unless nothing
-    was measured at all."""
+    """The course of a run. Rejected candidates and their descendants are shown but never the best; neither is what was not measured, unless
+    nothing was measured at all."""
     judged = sorted((e for e in state.entries.values() if e.evaluation is not None), key=lambda e: (e.judged_at, e.order))
     kinds = {str(e.evaluation.evidence) for e in judged if e.evaluation.speedup}
     evidence = "measured" if "measured" in kinds or not kinds else sorted(kinds)[0]

@@ -1,4 +1,4 @@
-"""Pieces of HTML about one candidate: its cases, diagnosis, metrics and history. Plain tables with captions, no scripts, all text escaped."""
+"""Pieces of HTML about one candidate: its cases, diagnosis, metrics and history. Tables with captions, no scripts, all text escaped."""
 
 from __future__ import annotations
 
@@ -66,9 +66,10 @@ def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
         held = ' <span class="kel-chip">held out</span>' if result.case.held_out else ""
         ratios = {r.baseline: r for r in result.speedups}
         reason = f'<div class="kel-ci">{escape(result.reason)}</div>' if result.reason else ""
+        about = " · ".join((words.sizes(result.case), result.case.dtype, result.case.distribution))
         rows.append(
             [
-                f'{escape(result.case.name)}{held}<div class="kel-ci">{escape(words.sizes(result.case))} · {escape(result.case.dtype)} · {escape(result.case.distribution)}</div>',
+                f'{escape(result.case.name)}{held}<div class="kel-ci">{escape(about)}</div>',
                 f'<span class="kel-tone-{look.tone}">{look.symbol} {look.word}</span>{reason}',
                 _error_html(result),
                 *(_time_html(result, name) for name in ("candidate", *baselines)),
@@ -79,7 +80,10 @@ def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
     if not rows:
         return '<p class="kel-empty">No case was run.</p>'
     head = ["case", "verdict", "error ≤ gate", "candidate", *baselines, *(f"vs {name}" for name in baselines), "roofline"]
-    caption = f"Cases, {evaluation.evidence} on {evaluation.target}: median time ± half of its 95 % interval; speedups are paired ratios with 95 % intervals"
+    caption = (
+        f"Cases, {evaluation.evidence} on {evaluation.target}: median time ± half of its 95 % interval; "
+        "speedups are paired ratios with 95 % intervals"
+    )
     return table(caption, head, rows, number_from=2)
 
 

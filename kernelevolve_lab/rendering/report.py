@@ -26,7 +26,8 @@ def title(state: RunState) -> str:
     """What is searched, where and in what."""
     if state.config is None:
         return "No run yet"
-    return f"{state.title or state.config.operator.name} on {state.target.title if state.target else state.config.target} in {state.config.language}"
+    where = state.target.title if state.target else state.config.target
+    return f"{state.title or state.config.operator.name} on {where} in {state.config.language}"
 
 
 def summary(state: RunState) -> str:
@@ -88,7 +89,7 @@ def _head(state: RunState) -> str:
 
 
 def body_html(state: RunState, rows: int, source_lines: int | None = None) -> str:
-    """The report without its page: head, leaderboard, figures, the best candidate with source, cases, diagnosis and its difference from its parent."""
+    """The report without its page: head, leaderboard, figures, and the best candidate with cases, diagnosis, source and difference."""
     parts = [
         _head(state),
         leaderboard_html(state, rows),
@@ -99,17 +100,23 @@ def body_html(state: RunState, rows: int, source_lines: int | None = None) -> st
         parts.append(f"<h4>Best candidate <code>{best.candidate.id}</code> {escape(best.candidate.title)}</h4>")
         parts.append(fragments.cases_html(best.evaluation, state.target))
         parts.append(fragments.diagnosis_html(best.evaluation))
-        code = best.candidate.source
-        if source_lines is not None and code.count("\n") > source_lines:
-            code = "\n".join(code.split("\n")[:source_lines]) + f"\n… cut after {source_lines} lines; the run has it whole"
-        parts.append(f"<details open><summary>Source</summary>{source_html(code, best.candidate.language)}</details>")
-        parent = next((state.entries[p] for p in best.candidate.parents if p in state.entries), None)
-        if parent and source_lines is None or parent and max(code.count("\n"), parent.candidate.source.count("\n")) <= source_lines:
-            names = (f"parent {parent.candidate.id}", f"best {best.candidate.id}")
-            parts.append(
-                f"<details><summary>Difference from its parent</summary>{diff_html(parent.candidate.source, code, best.candidate.language, names)}</details>"
-            )
+        parts.append(_sources(state, best, source_lines))
     return "".join(parts)
+
+
+def _sources(state: RunState, best: Entry, most: int | None) -> str:
+    """The best one's source and what it changed, cut after `most` lines where that is not None."""
+    code, language = best.candidate.source, best.candidate.language
+    if most is not None and code.count("\n") > most:
+        cut = "\n".join(code.split("\n")[:most])
+        return f"<details open><summary>Source, the first {most} lines</summary>{source_html(cut, language)}</details>"
+    shown = f"<details open><summary>Source</summary>{source_html(code, language)}</details>"
+    parent = next((state.entries[p] for p in best.candidate.parents if p in state.entries), None)
+    if parent is None or (most is not None and parent.candidate.source.count("\n") > most):
+        return shown
+    names = (f"parent {parent.candidate.id}", f"best {best.candidate.id}")
+    diff = diff_html(parent.candidate.source, code, language, names)
+    return f"{shown}<details><summary>Difference from its parent</summary>{diff}</details>"
 
 
 def notebook_html(state: RunState) -> str:

@@ -1,8 +1,8 @@
 """The JavaScript and CSS of a view as strings.
 
 The files in `static/` are ordinary ES modules that import each other, so that a browser (or a bundler) can load them as they are. A widget
-needs one string: `bundle` joins the modules that an entry point reaches, dependencies first, and drops the import and export words. All top-level
-names therefore share one scope and must differ; a test holds that.
+needs one string: `bundle` joins the modules that an entry point reaches, dependencies first, and drops the import and export words. All
+top-level names therefore share one scope and must differ; a test holds that.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from kernelevolve_lab.records.run_state import Entry, Request, RunState
+from kernelevolve_lab.records.run_state import Entry, Request, RunState, Status
 from kernelevolve_lab.rendering import words
 from kernelevolve_lab.rendering.figures import RooflineFrame, candidate_dots, roofline_frame
 
@@ -61,17 +61,17 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def status(state: RunState) -> dict:
-    """The head of the view: what runs, how far it is and what is best."""
+def status(state: RunState, standing: str = "") -> dict:
+    """The head of the view: what runs, how far it is and what is best. `standing` is the handle's word for it: `running`, `paused`,
+    `interrupted`, `finished`, `stopped`, `failed`, or `empty` without a run."""
     best = state.best
     config = state.config
     return {
         "run": state.run,
         "seq": state.seq,
-        "status": str(state.status),
+        "status": standing or (state.outcome if state.status is Status.ENDED else str(state.status)),
         "title": state.title,
         "phase": state.phase,
-        "outcome": state.outcome,
         "reason": state.reason,
         "target": state.target.title if state.target else (config.target if config else ""),
         "operator": config.operator.name if config else "",
@@ -123,25 +123,26 @@ class Feed:
 
     def __init__(self) -> None:
         self._last: RunState | None = None
+        self._standing = ""
         self._frame = RooflineFrame("", (), (), None, "", ())
 
-    def message(self, state: RunState, whole: bool = False) -> dict | None:
+    def message(self, state: RunState, standing: str = "", whole: bool = False) -> dict | None:
         """What to tell after this state; `whole` describes it all, for a view that knows nothing or missed something."""
         last = self._last
         whole = whole or last is None or last.run != state.run or state.seq < last.seq
-        if not whole and state is last:
+        if not whole and state is last and standing == self._standing:
             return None
         frame = self._frame
         if whole or state.target is not last.target or state.baselines is not last.baselines or (not frame.cases and state.judged):
             frame = roofline_frame(state)
         new_frame = whole or frame != self._frame
-        self._last, self._frame = state, frame
+        self._last, self._frame, self._standing = state, frame, standing
         old = {} if whole or new_frame else last.entries
         rows = [row(entry, frame) for key, entry in state.entries.items() if old.get(key) is not entry]
         seen = 0 if whole or not last.log else last.log[-1].seq
         told: dict = {
             "whole": whole,
-            "status": status(state),
+            "status": status(state, standing),
             "rows": rows,
             "log": [[line.seq, round(line.time, 2), line.level, line.text] for line in state.log if line.seq > seen],
         }

@@ -1,12 +1,13 @@
 """The live view of a run: one widget, one comm, one writer.
 
-The front end says `hello` when a view appears (first display, reload, second view) or when it missed a message, and gets the whole state; from
-then on it gets what changed. Whatever a person does comes back as a message, is put on a queue by the callback and carried out by the pump
-thread, because callbacks may run on any thread and must not wait.
+The front end says `hello` when a view appears (first display, reload, second view) or when it missed a message, and gets the whole state;
+from then on it gets what changed. Whatever a person does comes back as a message, is put on a queue by the callback and carried out by the
+pump thread, because callbacks may run on any thread and must not wait.
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import queue
 import time
@@ -25,7 +26,7 @@ from kernelevolve_lab.widgets.feed import Feed
 from kernelevolve_lab.widgets.pump import PERIOD, Pump
 
 PANELS = ("header", "leaderboard", "charts", "inspector", "steering", "log")
-_ENDED_PERIOD = 1.0
+IDLE_PERIOD = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +35,8 @@ class Handle(Protocol):
 
     @property
     def state(self) -> RunState: ...
+    @property
+    def status(self) -> str: ...
     def reject(self, candidate: str, reason: str) -> Any: ...
     def pin(self, candidate: str, pinned: bool = True) -> Any: ...
     def hint(self, text: str) -> Any: ...
@@ -45,14 +48,18 @@ class Handle(Protocol):
     def extend(self, candidates: int = 0, seconds: float = 0.0, cost: float = 0.0) -> Any: ...
 
 
+Export = Callable[[Handle, str, str, str], str]
+"""`(run, candidate id, format, folder) -> what was written, for people`."""
+
+
 class RunView(anywidget.AnyWidget):
     """Shows a run while it searches and after, and steers it.
 
-    Displaying it makes two outputs: the live view, and a static report that the page hides while the live view is there. The report is brought
-    up to date when the run pauses or ends and when the view is closed, so that a saved notebook reads without a kernel.
+    Displaying it makes two outputs: the live view, and a static report that the page hides while the live view is there. The report is
+    brought up to date when the run pauses or ends and when the view is closed, so that a saved notebook reads without a kernel.
 
-    `panels` chooses what is shown (see `PANELS`); several views of one run may be open at once. `export(candidate, format, folder)` is called
-    for the export button; without it the button says why it is off.
+    `panels` chooses what is shown (see `PANELS`); several views of one run may be open at once. `export` serves the export button; where it
+    is None and the handle cannot export either, the button says why it is off.
     """
 
     _esm = traitlets.Unicode(assets.bundle("view.js")).tag(sync=True)
@@ -64,19 +71,23 @@ class RunView(anywidget.AnyWidget):
         self,
         handle: Handle | None = None,
         panels: tuple[str, ...] = PANELS,
-        export: Callable[[str, str, str], str] | None = None,
+        export: Export | None = None,
         period: float = PERIOD,
     ) -> None:
         super().__init__(panels=list(panels))
         self._handle = handle
         self._export = export
         self._feed = Feed()
-        self._inbox: queue.SimpleQueue[dict] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._context = contextvars.copy_context()
         self._sent = 0
         self._known = False
         self._shown: tuple[str, Status] | None = None
         self._reports: list[Any] = []
         self._stale = ""
+        self._period = period
+        self._asked_at = 0.0
+        self._standing = ""
         self._pump = Pump(self, type(self)._tick, period)
         this = weakref.ref(self)
         self.on_msg(lambda _, content, __: (view := this()) is not None and view._receive(content))
@@ -89,8 +100,7 @@ class RunView(anywidget.AnyWidget):
     def show(self, handle: Handle | None) -> None:
         """Show another run in this view."""
         self._handle = handle
-        self._inbox.put({"t": "hello"})
-        self._pump.wake()
+        self._put({"t": "hello"})
 
     def close(self) -> None:
         """End the thread, bring the static report up to date and free the widget."""
@@ -99,8 +109,13 @@ class RunView(anywidget.AnyWidget):
             self._freeze(self.state)
         super().close()
 
-    def _receive(self, content: dict) -> None:
-        self._inbox.put(content)
+    def _receive(self, content: Any) -> None:
+        if isinstance(content, dict):
+            self._put(content)
+
+    def _put(self, item: Any) -> None:
+        """Hand something to the pump, from any thread."""
+        self._inbox.put(item)
         self._pump.start()
         self._pump.wake()
 
@@ -114,18 +129,24 @@ class RunView(anywidget.AnyWidget):
             if whole or (self._known and self._view_count != 0):
                 self._tell(state, whole)
             self._keep_report(state)
-            self._pump.base = _ENDED_PERIOD if state.status is Status.ENDED else PERIOD
+            self._pump.base = self._period if state.status in (Status.RUNNING, Status.PAUSED) else max(self._period, IDLE_PERIOD)
             self._stale = ""
         except Exception as error:
             self._complain(error)
         return True
 
     def _tell(self, state: RunState, whole: bool) -> None:
-        message = self._feed.message(state, whole)
+        message = self._feed.message(state, self._stand(whole), whole)
         if message is not None:
             self._sent += 1
             self._known = True
             self.send({"t": "update", "n": self._sent, "now": time.time(), "can_export": self._export is not None, **message})
+
+    def _stand(self, now: bool) -> str:
+        """The handle's word for where the run stands; asked at most once a second, because it looks for a live process in the store."""
+        if self._handle is not None and (now or time.monotonic() - self._asked_at > 1):
+            self._standing, self._asked_at = self._handle.status, time.monotonic()
+        return self._standing
 
     def _carry_out(self) -> bool:
         """Empty the inbox; True when a view asked for the whole state."""
@@ -135,10 +156,20 @@ class RunView(anywidget.AnyWidget):
                 asked = self._inbox.get_nowait()
             except queue.Empty:
                 return whole
-            if asked.get("t") == "hello":
+            if not isinstance(asked, dict):
+                whole = self._finish(asked) or whole
+            elif asked.get("t") == "hello":
+                self._greet()
                 whole = True
             else:
                 self._answer(asked)
+
+    def _greet(self) -> None:
+        """Called when a view appears, before it gets the whole state."""
+
+    def _finish(self, item: object) -> bool:
+        """Take in what another thread put on the queue; True when the whole state must be told."""
+        raise TypeError(f"nothing is known about {item!r}")
 
     def _answer(self, asked: dict) -> None:
         ticket = asked.get("ticket")
@@ -149,9 +180,11 @@ class RunView(anywidget.AnyWidget):
         except Exception as error:
             _log.exception("the view could not do what was asked: %s", asked.get("t"))
             told = {"ok": False, "text": f"{type(error).__name__}: {error}"}
-        self.send({"t": "answer", "ticket": ticket, "ok": True, **told})
+        if told is not None:
+            self.send({"t": "answer", "ticket": ticket, "ok": True, **told})
 
-    def _do(self, asked: dict) -> dict:
+    def _do(self, asked: dict) -> dict | None:
+        """Carry out one wish; what is returned is the answer, None when the answer comes later."""
         match asked:
             case {"t": "inspect", "id": str(candidate), "tab": str(tab)}:
                 return {"html": inspector.tab_html(self.state, candidate, tab, asked.get("against") or None)}
@@ -161,7 +194,7 @@ class RunView(anywidget.AnyWidget):
             case {"t": "export", "id": str(candidate), "format": str(form), "folder": str(folder)}:
                 if self._export is None:
                     return {"ok": False, "text": "This view was opened without an exporter."}
-                return {"text": self._export(candidate, form, folder)}
+                return {"text": self._export(self._handle, candidate, form, folder)}
             case {"t": "command", "verb": str(verb)}:
                 return {"text": self._command(verb, asked)}
         return {"ok": False, "text": f"The view was asked for something it does not know: {asked.get('t')}."}

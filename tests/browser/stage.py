@@ -1,4 +1,4 @@
-"""A page that shows a view outside JupyterLab: the real JavaScript, the real themes of JupyterLab, and the real Python view behind a mock comm."""
+"""A page that shows a view outside JupyterLab: the real JavaScript, JupyterLab's themes, and the real Python view behind a mock comm."""
 
 from __future__ import annotations
 

@@ -30,6 +30,11 @@ class FakeHandle:
         with self._lock:
             return self._fold.state
 
+    @property
+    def status(self) -> str:
+        state = self.state
+        return state.outcome if state.status is Status.ENDED else str(state.status)
+
     def append(self, event: Event, now: float | None = None) -> int:
         with self._lock:
             at = now if now is not None else (time.time() if self._live else synthetic.START + self._fold.state.seq)

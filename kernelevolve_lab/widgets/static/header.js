@@ -2,7 +2,8 @@
 
 import { DASH, bandText, h, ratioTone, setText, spanText, timesText } from "./dom.js";
 
-const WORDS = { empty: "No run", running: "Searching", paused: "Paused", ended: "Ended" };
+const WORDS = { empty: "No run", running: "Searching", paused: "Paused", interrupted: "Interrupted", finished: "Finished", stopped: "Stopped", failed: "Failed" };
+const OVER = ["finished", "stopped", "failed"];
 const ANNOUNCE_EVERY = 5000;
 
 function metric(label) {
@@ -42,9 +43,8 @@ export function header(store) {
   const root = h(
     "header",
     { class: "kel-head" },
-    h("div", { class: "kel-head-line" }, pill, title, facts, controls),
+    h("div", { class: "kel-head-line" }, pill, title, h("div", { class: "kel-head-facts" }, phase, facts), controls),
     h("div", { class: "kel-metrics" }, best.root, second.root, roof.root, count.root, time.root, cost.root),
-    phase,
     live,
   );
 
@@ -86,7 +86,7 @@ export function header(store) {
     const lefts = [];
     if (budget.seconds) lefts.push(budget.seconds - active);
     if (budget.candidates && pace) lefts.push((budget.candidates - status.judged) * pace);
-    const ended = status.status === "ended";
+    const ended = OVER.includes(status.status);
     const left = lefts.length ? Math.max(0, Math.min(...lefts)) : null;
     setText(time.label, ended ? "Took" : "Time left");
     setText(time.value, ended ? spanText(active) : left === null ? DASH : `${budget.candidates && pace ? "~" : ""}${spanText(left)}`);
@@ -113,24 +113,27 @@ export function header(store) {
   function draw() {
     const status = store.status;
     const state = status.status;
-    pill.dataset.status = status.outcome === "failed" ? "failed" : state;
-    setText(pill, state === "ended" ? status.outcome[0].toUpperCase() + status.outcome.slice(1) : WORDS[state]);
+    const over = OVER.includes(state);
+    pill.dataset.status = state;
+    setText(pill, WORDS[state] ?? state);
     setText(title, status.title || "Kernel search");
     setText(facts, [status.target, status.language, [status.proposer, status.policy].filter(Boolean).join(" / "), status.run].filter(Boolean).join("  ·  "));
-    setText(phase, state === "ended" ? status.reason : state === "empty" ? "" : status.phase);
-    phase.dataset.busy = String(state === "running");
+    const words = over ? status.reason : state === "interrupted" ? "nobody drives this run any more" : state === "running" && status.phase !== "searching" ? status.phase : "";
+    setText(phase, words ? words[0].toUpperCase() + words.slice(1) : "");
+    phase.title = words;
     drawBest(status);
     setText(count.value, status.budget.candidates && state !== "empty" ? `${status.judged} / ${status.budget.candidates}` : String(status.judged));
     const correct = [...store.rows.values()].filter((row) => row.verdict === "correct").length;
     setText(count.note, `${correct} correct${status.failed_proposals ? ` · ${status.failed_proposals} proposals failed` : ""}`);
     setText(cost.value, `$${status.cost.toFixed(status.cost && status.cost < 0.1 ? 3 : 2)}`);
     setText(cost.note, status.tokens ? `${(status.tokens / 1000).toFixed(1)}k tokens` : "no model asked");
-    pause.hidden = state === "paused";
-    resume.hidden = state !== "paused";
+    pause.hidden = state !== "running" && state !== "empty";
+    resume.hidden = !pause.hidden || state === "finished";
     const none = state === "empty" ? "There is no run yet" : "";
-    enable(pause, none || (state === "ended" ? "The run has ended" : ""), "Let what is being judged finish, then wait");
-    enable(stop, none || (state === "ended" ? "The run has ended" : ""), "End the search; what was judged stays");
-    enable(extend, none || (state === "ended" ? "The run has ended: resume it from Python with run.resume()" : ""), "Add 25 candidates and, where time is bounded, 60 seconds to the budget");
+    enable(pause, none, "Let what is being judged finish, then wait");
+    enable(resume, none, state === "paused" ? "Go on searching" : "Take the run up again in this process");
+    enable(stop, none || (over || state === "interrupted" ? "The run is not running" : ""), "End the search; what was judged stays");
+    enable(extend, none, `Add 25 candidates${status.budget.seconds ? " and 60 seconds" : ""} to the budget${over ? "; the run goes on" : ""}`);
     enable(exporter, none || (!store.canExport ? "This view was opened without an exporter" : !status.best ? "There is nothing correct to export yet" : ""), "Write the best candidate as a module that needs only torch");
     announce(status);
     drawClock();

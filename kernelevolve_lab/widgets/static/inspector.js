@@ -73,7 +73,7 @@ export function inspectorPanel(store) {
     setText(pin, row.pinned ? "Unpin" : "Pin");
     reject.disabled = row.rejected !== undefined;
     reject.title = reject.disabled ? "It is rejected already" : "Reject it with a reason";
-    const over = store.status.status === "ended" ? "The run has ended" : row.banned ? "It or an ancestor was rejected" : "";
+    const over = ["finished", "stopped", "failed"].includes(store.status.status) ? "The run has ended: add to its budget first" : row.banned ? "It or an ancestor was rejected" : "";
     branch.disabled = Boolean(over);
     branch.title = over || "Expand this candidate next";
   }

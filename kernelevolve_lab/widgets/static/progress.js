@@ -24,12 +24,12 @@ export function progress(store) {
     const high = Math.max(1.2, ...ratios.map((ratio) => ratio[2])) * 1.08;
     const foot = 9;
     const sy = logScale(low, high, box.y + box.h - foot, box.y);
-    const budget = store.status.status === "ended" ? 0 : Math.min(store.status.budget.candidates ?? 0, judged.length * 1.6);
+    const budget = ["running", "paused"].includes(store.status.status) ? Math.min(store.status.budget.candidates ?? 0, judged.length * 1.6) : 0;
     const count = Math.max(judged.length, budget, 8);
     const sx = (index) => box.x + ((index - 0.5) / count) * box.w;
     for (const value of logTicks(low, high)) {
       const y = Math.round(sy(value)) + 0.5;
-      g.strokeStyle = value === 1 ? c.fg3 : c.grid;
+      g.strokeStyle = Math.abs(value - 1) < 1e-9 ? c.fg3 : c.grid;
       g.lineWidth = 1;
       g.beginPath();
       g.moveTo(box.x, y);
@@ -38,7 +38,7 @@ export function progress(store) {
       g.fillStyle = c.fg2;
       g.textAlign = "right";
       g.textBaseline = "middle";
-      g.fillText(`${value}×`, box.x - 6, y);
+      g.fillText(`${+value.toPrecision(3)}×`, box.x - 6, y);
     }
     let best = null;
     const line = [];

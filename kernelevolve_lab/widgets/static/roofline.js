@@ -5,14 +5,14 @@ import { Chart, diamond, disc, logScale, logTicks, ring, shortNumber } from "./c
 import { h, scaledText, secondsText, setText, timesText } from "./dom.js";
 import { mainDot } from "./leaderboard.js";
 
-const SPREAD = 9; // px that candidates of one intensity are spread sideways, so that they can be told apart
+const SPREAD = 13; // px that candidates of one intensity are spread sideways, so that they can be told apart
 
 export function roofline(store) {
   const cases = h("select", { class: "kel-select", "aria-label": "Case shown on the roofline" });
   const verdict = h("p", { class: "kel-roof-text" });
   const chart = new Chart(store, "Roofline", { left: 56, right: 14, top: 14, bottom: 34 }, draw, hit);
   const root = h("div", { class: "kel-roof" }, h("div", { class: "kel-chart-tools" }, cases, verdict), chart.root);
-  let only = -1; // -1: all cases
+  let only = null; // the case shown; -1: all of them; null: not chosen yet
   let spots = [];
 
   cases.addEventListener("change", () => {
@@ -23,20 +23,26 @@ export function roofline(store) {
 
   function choose() {
     const frame = store.frame;
-    cases.replaceChildren(h("option", { value: "-1" }, "All cases"), ...frame.cases.map((one, index) => h("option", { value: String(index) }, `${one.label} · ${one.dtype}`)));
-    if (only >= frame.cases.length) only = -1;
+    const several = new Set(frame.cases.map((one) => one.dtype)).size > 1;
+    cases.replaceChildren(h("option", { value: "-1" }, "All cases"), ...frame.cases.map((one, index) => h("option", { value: String(index) }, several ? `${one.label} · ${one.dtype}` : one.label)));
+    if (only === null || only >= frame.cases.length) only = frame.cases.length ? longest(frame) : null;
     cases.value = String(only);
     cases.hidden = frame.cases.length < 2;
+  }
+
+  // The case whose baselines take longest matters most.
+  function longest(frame) {
+    return frame.baselines.reduce((found, dot) => (!found || (dot.seconds ?? 0) > (found.seconds ?? 0) ? dot : found), null)?.case ?? 0;
   }
 
   function say() {
     const best = store.best();
     const dot = best?.dots?.find((one) => one[0] === only) ?? (best && mainDot(best));
     if (!dot) {
-      setText(verdict, store.frame.roofs.length ? "" : "Ceilings are not measured yet.");
+      setText(verdict, "");
       return;
     }
-    if (only < 0) {
+    if (only < 0 || only === null) {
       setText(verdict, store.status.best_roof);
       return;
     }
@@ -45,7 +51,7 @@ export function roofline(store) {
     setText(verdict, memory ? `memory-bound, ${Math.round(dot[3] * 100)} % of ${name} bandwidth (${scaledText(dot[2], "B/s")})` : `compute-bound, ${Math.round(dot[3] * 100)} % of ${dot[4]} peak (${scaledText(dot[1], "FLOP/s")})`);
   }
 
-  const shownCase = (index) => only < 0 || only === index;
+  const shownCase = (index) => only === null || only < 0 || only === index;
 
   function draw(g, box, c) {
     const { frame } = store;
@@ -104,8 +110,8 @@ export function roofline(store) {
     const intensities = frame.cases.map((one) => one.intensity).filter((value) => value > 0);
     const seen = [...store.rows.values()].flatMap((row) => (row.dots ?? []).map((dot) => dot[1])).concat(frame.baselines.map((dot) => dot.flops)).filter((value) => value > 0);
     const xs = intensities.concat(frame.ridge ?? []);
-    const low = Math.min(...xs, 1) / 3;
-    const high = Math.max(...xs, 1) * 4;
+    const low = Math.min(...xs) / 4;
+    const high = Math.max(...xs) * 6;
     const tops = whole.filter((roof) => roof.kind === "compute").map((roof) => roof.value);
     const top = Math.max(...tops, ...seen, 1) * 1.8;
     const bottom = Math.min(...seen, Math.max(...tops, 1) / 100) / 2.2;
@@ -143,7 +149,7 @@ export function roofline(store) {
         const from = memory ? Math.max(low, roof.value / Math.max(...whole.filter((r) => r.kind === "bandwidth").map((r) => r.value))) : low;
         g.moveTo(sx(from), sy(roof.value));
         g.lineTo(sx(high), sy(roof.value));
-        labels.push({ text: roof.label, x: sx(high) - 4, y: sy(roof.value) - 4, align: "right", strong, angle: 0 });
+        labels.push({ text: roof.label, x: sx(high) - 4, y: sy(roof.value) - 3, align: "right", strong, angle: 0 });
       } else {
         const end = Math.min(high, peak / roof.value);
         g.moveTo(sx(low), sy(roof.value * low));
@@ -174,9 +180,10 @@ export function roofline(store) {
       disc(g, x, y, 3, c.accent);
       g.fillStyle = c.fg2;
       g.font = `10.5px ${c.font}`;
-      g.textAlign = "center";
-      g.textBaseline = "top";
-      g.fillText(frame.ridge_label, Math.min(x, box.x + box.w - 60), y + 6);
+      g.textAlign = "right";
+      g.textBaseline = "bottom";
+      const right = Math.min(x - 4, box.x + box.w - 16 - g.measureText(compute.label).width * 1.08);
+      if (right - g.measureText(frame.ridge_label).width > box.x) g.fillText(frame.ridge_label, right, y - 5);
     }
     g.restore();
     marks(g, c, frame, (dot) => (frame.cases[dot.case].intensity > 0 ? [sx(frame.cases[dot.case].intensity), sy(dot.flops)] : null));
@@ -234,12 +241,12 @@ export function roofline(store) {
       const at = put(dot, null, [dot.who, `${one.label} · ${one.dtype}`, `${scaledText(dot.flops, "FLOP/s")} · ${scaledText(dot.bytes, "B/s")}`, `${secondsText(dot.seconds)} · ${Math.round(dot.fraction * 100)} % of ${dot.bound_by}`]);
       if (!at) continue;
       diamond(g, at[0], at[1], 5, c.ghost);
-      if (only >= 0 || frame.cases.length === 1) {
+      if ((only !== null && only >= 0) || frame.cases.length === 1) {
         g.fillStyle = c.fg2;
         g.font = `11px ${c.font}`;
-        g.textAlign = "right";
+        g.textAlign = "left";
         g.textBaseline = "middle";
-        g.fillText(dot.who, at[0] - 10, at[1]);
+        g.fillText(dot.who, at[0] + SPREAD + 6, at[1]);
       }
       if (dot.who === best?.main) from.set(dot.case, at);
     }

@@ -64,7 +64,7 @@ export function steeringPanel(store) {
 
   function check() {
     const state = store.status?.status ?? "empty";
-    const over = state === "empty" ? "There is no run yet" : state === "ended" ? "The run has ended" : "";
+    const over = state === "empty" ? "There is no run yet" : ["finished", "stopped", "failed"].includes(state) ? "The run has ended: add to its budget first" : "";
     sendHint.disabled = Boolean(over) || !hint.value.trim();
     sendHint.title = over || (hint.value.trim() ? "" : "Write a hint first");
     sendSource.disabled = Boolean(over) || !source.value.trim();

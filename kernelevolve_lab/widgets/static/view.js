@@ -65,7 +65,7 @@ export function mount(model, el) {
     else grid.append(part.root);
   }
   if (aside.childElementCount) grid.append(aside);
-  grid.dataset.panels = String(parts.length);
+  grid.dataset.panels = String(grid.querySelectorAll(".kel-panel").length);
   store.on("status", () => {
     root.dataset.run = store.status.run;
     root.dataset.status = store.status.status;

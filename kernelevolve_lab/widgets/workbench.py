@@ -1,0 +1,170 @@
+"""The workbench: choosers that start a search or open an earlier run, and the live view of it, as one widget.
+
+Whatever takes longer than a moment (making a run, opening one, asking what toolchains can build) happens in threads of its own, so that
+the view stays alive; what they bring back goes through the same queue as what people do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kernelevolve_lab import registry, targets
+from kernelevolve_lab.errors import LabError
+from kernelevolve_lab.store import RunSummary
+from kernelevolve_lab.widgets.run_view import PANELS, Export, Handle, RunView
+
+RUNS = 40
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a thread brings back: the outcome of what was asked for with `ticket`."""
+
+    ticket: str | None
+    handle: Handle | None
+    text: str = ""
+
+
+class Workbench(RunView):
+    """Choosers and a live view.
+
+    Displayed, it offers the registered operators, targets, languages, proposers and policies; Start searches in a thread and shows the run.
+
+    `operators` offers operators of your own by name besides the registered ones, `chosen` preselects (`{"operator": "softmax"}`). The
+    functions stand in for those of the public API: `search(operator, target=…, language=…, proposer=…, policy=…, max_candidates=…,
+    max_seconds=…)` starts a run and returns its handle, `open_run(run_id)` returns a stored one's, `runs()` lists what is stored.
+    """
+
+    def __init__(
+        self,
+        operators: Mapping[str, Any] | None = None,
+        chosen: Mapping[str, str] | None = None,
+        *,
+        search: Callable[..., Handle] | None = None,
+        open_run: Callable[[str], Handle] | None = None,
+        runs: Callable[[], Iterable[RunSummary]] | None = None,
+        export: Export | None = None,
+    ) -> None:
+        super().__init__(None, panels=("launcher", *PANELS), export=export)
+        if search is None or open_run is None or runs is None:
+            from kernelevolve_lab import api
+
+            search, open_run, runs = search or api.search, open_run or api.open, runs or api.runs
+        self._search, self._open_run, self._list_runs = search, open_run, runs
+        self._operators = dict(operators or {})
+        self._chosen = dict(chosen or {})
+        self._obstacles: dict[str, str] | None = None
+
+    @property
+    def run(self) -> Handle | None:
+        """The run that is shown, or None."""
+        return self._handle
+
+    def _greet(self) -> None:
+        self._offer()
+        if self._obstacles is None:
+            self._obstacles = {}
+            threading.Thread(target=self._probe, daemon=True, name="kel-probe").start()
+
+    def _offer(self) -> None:
+        """Tell the front end what there is to choose."""
+        self.send(
+            {
+                "t": "choices",
+                "operators": [*self._operators, *registry.names("operators")],
+                "targets": list(registry.names("targets")),
+                "languages": list(registry.names("languages")),
+                "proposers": [name for name in registry.names("proposers") if name not in ("manual", "replay")],
+                "policies": list(registry.names("policies")),
+                "chosen": self._chosen,
+                "obstacles": self._obstacles or {},
+                "runs": self._stored(),
+            }
+        )
+
+    def _stored(self) -> list[dict]:
+        try:
+            stored = sorted(self._list_runs(), key=lambda run: -run.updated)[:RUNS]
+        except LabError as error:
+            self.send({"t": "notice", "tone": "bad", "text": str(error)})
+            return []
+        return [
+            {
+                "run": run.id,
+                "title": run.title,
+                "target": run.target,
+                "status": run.status,
+                "best": run.speedup,
+                "when": time.strftime("%d %b %H:%M", time.localtime(run.updated)),
+            }
+            for run in stored
+        ]
+
+    def _probe(self) -> None:
+        """Find out which language cannot be built for which target here, and why."""
+        found: dict[str, str] = {}
+        for target in registry.names("targets"):
+            for language in registry.names("languages"):
+                try:
+                    spec, tool = targets.resolve(target), registry.load("languages", language)
+                    if not tool.supports(spec):
+                        found[f"{target}/{language}"] = f"Kernels in {language} cannot be built for {target}."
+                    else:
+                        tool.toolchain()
+                except LabError as error:
+                    found[f"{target}/{language}"] = str(error)
+                except Exception as error:
+                    _log.exception("probing %s for %s", language, target)
+                    found[f"{target}/{language}"] = f"{language} for {target} does not work here: {error}"
+        self._obstacles = found
+        self._put(_Done(None, None))
+
+    def _do(self, asked: dict) -> dict | None:
+        match asked:
+            case {"t": "start", "operator": str(name)}:
+                return self._later(asked, lambda: self._start(name, asked))
+            case {"t": "open", "run": str(run)}:
+                return self._later(asked, lambda: self._open_run(run))
+        return super()._do(asked)
+
+    def _start(self, name: str, asked: dict) -> Handle:
+        seconds = asked.get("seconds")
+        return self._search(
+            self._operators.get(name, name),
+            target=asked["target"],
+            language=asked["language"],
+            proposer=asked["proposer"],
+            policy=asked["policy"],
+            max_candidates=int(asked["candidates"]),
+            max_seconds=float(seconds) if seconds else None,
+        )
+
+    def _later(self, asked: dict, work: Callable[[], Handle]) -> None:
+        """Do it in a thread; the answer goes out when it is done."""
+
+        def run() -> None:
+            try:
+                self._put(_Done(asked.get("ticket"), work()))
+            except LabError as error:
+                self._put(_Done(asked.get("ticket"), None, str(error)))
+            except Exception as error:
+                _log.exception("the workbench could not do what was asked")
+                self._put(_Done(asked.get("ticket"), None, f"{type(error).__name__}: {error}"))
+
+        threading.Thread(target=self._context.run, args=(run,), daemon=True, name="kel-start").start()
+
+    def _finish(self, done: object) -> bool:
+        if not isinstance(done, _Done):
+            return super()._finish(done)
+        if done.ticket is not None:
+            self.send({"t": "answer", "ticket": done.ticket, "ok": not done.text, "text": done.text})
+        if done.handle is not None:
+            self._handle = done.handle
+        self._offer()
+        return done.handle is not None
