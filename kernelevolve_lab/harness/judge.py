@@ -93,6 +93,7 @@ class Judge:
         self._lock = MachineLock(self.cache)
         self._judging = threading.RLock()
         self._works: _Works | None = None
+        self._closing = False
 
     def __enter__(self) -> Judge:
         self.open()
@@ -119,11 +120,17 @@ class Judge:
                 raise BadInput(f"The operator '{self.operator.name}' cannot be judged: {error}.") from error
 
     def close(self) -> None:
-        """End all workers and free all memory."""
+        """End all workers and free all memory. May be called while another thread is judging, which then raises
+        `EvaluationCancelled`."""
+        self._closing = True
+        works = self._works
+        if works is not None:
+            works.reference.close()  # whoever waits for it stops waiting
         with self._judging:
             if self._works is not None:
                 self._works.close()
                 self._works = None
+            self._closing = False
 
     def baselines(self, name: str) -> tuple[BaselineCase, ...]:
         """A baseline's times on the visible cases, measured alone (speedups always come from paired measurements instead).
@@ -200,6 +207,8 @@ class Judge:
                 except Cancelled:
                     raise EvaluationCancelled from None
                 except (ReferenceFailed, OSError) as error:
+                    if self._closing:
+                        raise EvaluationCancelled from None
                     if attempt == 1:
                         return self._evaluation(candidate, build, began, None, Verdict.INFRA_ERROR, (f"the judge failed: {error}",), final)
                     works.close()

@@ -30,8 +30,9 @@ _HEADER = struct.Struct("<IIQ")
 _MAP = struct.Struct("<QII")
 _FAULT = struct.Struct("<Qii")
 _TENSOR_HEAD = struct.Struct("<IIQ")
-_READY, _OP_MAP, _OP_UNMAP, _OP_DEFINE, _OP_CALL, _OP_PING, _OP_FAULT = 0, 1, 2, 3, 4, 5, 100
+_READY, _OP_MAP, _OP_UNMAP, _OP_DEFINE, _OP_CALL, _OP_PING, _OP_HELLO, _OP_FAULT = 0, 1, 2, 3, 4, 5, 6, 100
 _MAX_REPLY = 64 << 10
+MAX_REGIONS = MAX_WORKLOADS = 256
 
 
 class CandidateFailed(Exception):
@@ -40,6 +41,10 @@ class CandidateFailed(Exception):
 
 class CandidateCrashed(CandidateFailed):
     """It ended."""
+
+
+class SandboxFailed(OSError):
+    """The sandbox could not start the process: our trouble, not the candidate's."""
 
 
 class CandidateHung(CandidateFailed):
@@ -90,9 +95,8 @@ class NativeWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket = ours
-        self._regions: list[int] = []
-        self._next_region = 0
-        self._next_workload = 0
+        self._free_regions = list(range(MAX_REGIONS))
+        self._free_workloads = list(range(MAX_WORKLOADS))
         self.candidate_pid = 0
         environment = thread_environment(threads)
         confinement = None
@@ -112,26 +116,29 @@ class NativeWorker:
         finally:
             theirs.close()
         try:
+            try:
+                self._receive(_OP_HELLO, 0, load_seconds, "")
+            except CandidateFailed as failure:  # nothing of the candidate's has run yet
+                raise SandboxFailed(f"a worker cannot be started: {failure}") from None
             self._receive(_READY, 0, load_seconds, "while it was being loaded")
         except BaseException:
             self.close()
             raise
 
-    def map(self, fd: int, size: int, writable: bool) -> int:
-        """Map shared memory into the process, at an address of the kernel's choosing; returns the region."""
-        region = self._next_region
-        self._next_region += 1
-        self._ask(_OP_MAP, region, _MAP.pack(size, int(writable), 0), fds=(fd,))
-        return region
+    def map(self, fd: int, size: int, writable: bool) -> tuple[int, int]:
+        """Map shared memory into the process; returns the region and its address there (as the process says)."""
+        region = self._free_regions.pop()
+        reply = self._ask(_OP_MAP, region, _MAP.pack(size, int(writable), 0), fds=(fd,))
+        return region, int.from_bytes(reply[:8], "little")
 
     def unmap(self, region: int) -> None:
         """Take a region away again."""
         self._ask(_OP_UNMAP, region)
+        self._free_regions.append(region)
 
     def define(self, inputs: Sequence[Placed], input_region: int, outputs: Sequence[Placed], output_region: int) -> int:
         """Prepare the arguments of a call; returns the workload."""
-        workload = self._next_workload
-        self._next_workload += 1
+        workload = self._free_workloads.pop()
         body = struct.pack("<II", len(inputs), len(outputs))
         for region, placed in ((input_region, inputs), (output_region, outputs)):
             for tensor in placed:
@@ -139,6 +146,10 @@ class NativeWorker:
                 body += _TENSOR_HEAD.pack(region, 0, tensor.offset) + bytes(view)
         self._ask(_OP_DEFINE, workload, body)
         return workload
+
+    def undefine(self, workload: int) -> None:
+        """Let a workload's number be used again."""
+        self._free_workloads.append(workload)
 
     def call(self, workloads: Sequence[int], timeout: float) -> Visit:
         """Call the kernel once per workload, back to back."""

@@ -19,7 +19,7 @@
 
 namespace {
 
-enum Operation : std::uint32_t { op_ready = 0, op_map = 1, op_unmap = 2, op_define = 3, op_call = 4, op_ping = 5, op_fault = 100 };
+enum Operation : std::uint32_t { op_ready = 0, op_map = 1, op_unmap = 2, op_define = 3, op_call = 4, op_ping = 5, op_hello = 6, op_fault = 100 };
 
 struct Header {
     std::uint32_t operation;
@@ -43,6 +43,10 @@ struct DefineRequest {
     std::uint32_t inputs;
     std::uint32_t outputs;
     TensorRequest tensors[];
+};
+struct MapReply {
+    Header header;
+    std::uint64_t address;
 };
 struct FaultReply {
     Header header;
@@ -118,6 +122,8 @@ void map(const MapRequest& request, int fd) {
     close(fd);
     if (start == MAP_FAILED) give_up("memory cannot be mapped");
     regions[index] = {static_cast<char*>(start), request.bytes};
+    const MapReply answer{{op_map, 0, request.header.nonce}, reinterpret_cast<std::uint64_t>(start)};
+    reply(&answer, sizeof answer);
 }
 
 void define(const DefineRequest& request, std::size_t bytes) {
@@ -170,6 +176,8 @@ int main(int argc, char** argv) {
     limit(RLIMIT_NOFILE, 64);
     limit(RLIMIT_DATA, strtoull(argv[4], nullptr, 10));
     watch_faults();
+    const Header hello{op_hello, 0, 0};
+    reply(&hello, sizeof hello);
     void* library = dlopen(argv[2], RTLD_NOW | RTLD_LOCAL);
     kernel_function = library != nullptr ? reinterpret_cast<Kernel>(dlsym(library, "kernel")) : nullptr;
     if (kernel_function == nullptr) {
@@ -197,7 +205,7 @@ int main(int argc, char** argv) {
         switch (header.operation) {
             case op_map:
                 map(*reinterpret_cast<const MapRequest*>(packet), fd);
-                break;
+                continue;
             case op_unmap:
                 if (header.argument >= max_regions || regions[header.argument].start == nullptr) give_up("a bad unmap request");
                 munmap(regions[header.argument].start, regions[header.argument].bytes);

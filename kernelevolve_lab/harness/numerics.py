@@ -73,7 +73,7 @@ def golden(reference: Sequence[torch.Tensor], double: Sequence[torch.Tensor], fa
 
 
 def compare(got: torch.Tensor, want: Golden, poison: int | None = None) -> Found:
-    """The error of an output of the golden's shape; `poison` are the bits (as a signed integer of the item size) that it was filled with."""
+    """The error of an output of the golden's shape; `poison` are the bits, a signed integer, that it was filled with."""
     flat, values = got.reshape(-1), want.values.reshape(-1)
     unwritten = int((flat.view(_BITS[flat.element_size()]) == poison).sum()) if poison is not None else 0
     worst, error = 0, 0.0

@@ -58,6 +58,13 @@ def bubblewrap() -> str:
     )
 
 
+def probe() -> str:
+    """What confines workers here, for people; raises `MissingTool` when nothing can."""
+    path = bubblewrap()
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20).stdout.strip()
+    return f"{version} ({path}), {'with' if seccomp.available() else 'without'} a system-call filter"
+
+
 def _found() -> list[str]:
     paths = []
     with contextlib.suppress(ImportError, RuntimeError):

@@ -38,8 +38,8 @@ class Session:
         self.arenas = [arena for arena, _ in arenas]
         self.shown = [number for _, number in arenas]
         self.seen: set[int] = set()
-        self._arena_regions = [worker.map(arena.fd, arena.size, writable=True) for arena in self.arenas]
-        self._input_regions: dict[int, int] = {}
+        self._arena_regions = [worker.map(arena.fd, arena.size, writable=True)[0] for arena in self.arenas]
+        self._input_regions: dict[int, tuple[int, int]] = {}
         self._workloads: dict[tuple[int, int], int] = {}
 
     def workload(self, drawn: InputSet, arena: int) -> int:
@@ -48,10 +48,20 @@ class Session:
         if key not in self._workloads:
             if drawn.id not in self._input_regions:
                 self._input_regions[drawn.id] = self.worker.map(drawn.fd, drawn.size, writable=False)
-            self._workloads[key] = self.worker.define(
-                drawn.inputs, self._input_regions[drawn.id], drawn.outputs, self._arena_regions[arena]
-            )
+            region, _ = self._input_regions[drawn.id]
+            self._workloads[key] = self.worker.define(drawn.inputs, region, drawn.outputs, self._arena_regions[arena])
         return self._workloads[key]
+
+    def address(self, drawn: InputSet) -> int:
+        """Where a set lies in the process, 0 if it is not mapped."""
+        return self._input_regions.get(drawn.id, (0, 0))[1]
+
+    def forget(self, drawn: InputSet) -> None:
+        """Unmap a set; its address is likely to be the next one's."""
+        region, _ = self._input_regions.pop(drawn.id)
+        self.worker.unmap(region)
+        for key in [key for key in self._workloads if key[0] == drawn.id]:
+            self.worker.undefine(self._workloads.pop(key))
 
     def call(self, sets: list[InputSet], arena: int, timeout: float) -> Visit:
         """Call once per set, back to back, all with outputs in the same arena."""

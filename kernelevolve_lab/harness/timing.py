@@ -14,11 +14,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from kernelevolve_lab.harness import statistics
-from kernelevolve_lab.harness.correctness import explain
+from kernelevolve_lab.harness.correctness import explain, late, tolerated
 from kernelevolve_lab.harness.locks import Cancelled
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
@@ -44,6 +45,40 @@ class Limits:
                 settings.final_min_rounds, settings.final_max_rounds, settings.final_case_seconds, settings.final_precision, 0.0, True
             )
         return cls(settings.min_rounds, settings.max_rounds, settings.case_seconds, settings.precision, settings.clear_loss, False)
+
+
+class Contender(Protocol):
+    """What a candidate is timed against."""
+
+    def visit(self, sets: list[InputSet], timeout: float) -> float:
+        """Call once per set, back to back; return seconds per call."""
+
+
+@dataclass(frozen=True)
+class ReferenceContender:
+    """The operator in PyTorch: `eager` or `torch.compile`."""
+
+    reference: Reference
+    name: str
+
+    def visit(self, sets: list[InputSet], timeout: float) -> float:
+        """See `Contender`."""
+        spent = self.reference.time(self.name, sets)
+        return sum(spent) / len(spent) / 1e9
+
+
+@dataclass(frozen=True)
+class SessionContender:
+    """Another candidate, in a process of its own (or the same kernel again: an A/A comparison). It uses the second arena."""
+
+    session: Session
+
+    def visit(self, sets: list[InputSet], timeout: float) -> float:
+        """See `Contender`."""
+        for drawn in sets:
+            self.session.workload(drawn, 1)
+        visit = self.session.call(sets, 1, timeout)
+        return sum(visit.reported) / len(sets) / 1e9
 
 
 @dataclass
@@ -72,19 +107,20 @@ def time_case(
     session: Session,
     reference: Reference,
     sets: Sequence[InputSet],
-    baselines: dict[str, float],
+    baselines: dict[str, tuple[Contender, float]],
     estimate: float,
     limits: Limits,
     settings: JudgeSettings,
     timeout: float,
     cancelled: Callable[[], bool],
 ) -> CaseTiming:
-    """Time one case. `baselines` gives the expected seconds of one call by name, the main one first; `estimate` the candidate's."""
+    """Time one case. `baselines` gives by name who it is timed against, with the expected seconds of one call, the main one first;
+    `estimate` is the candidate's."""
     lot = random.SystemRandom()
     rng = np.random.default_rng(lot.getrandbits(64))
     main = next(iter(baselines))
     found = CaseTiming(baselines={name: [] for name in baselines})
-    calls = {name: _calls(seconds, settings) for name, seconds in {**baselines, "": estimate}.items()}
+    calls = {name: _calls(seconds, settings) for name, (_, seconds) in baselines.items()} | {"": _calls(estimate, settings)}
     golden = [drawn for drawn in sets if drawn.has_golden]
     check_at = lot.randrange(limits.min_rounds)
     started = time.monotonic()
@@ -101,8 +137,7 @@ def time_case(
         for name in lot.sample(names, len(names)):
             visit_sets = [order[-1 - i % len(order)] for i in reversed(range(calls[name]))]
             if name:
-                spent = reference.time(name, visit_sets)
-                found.baselines[name].append(sum(spent) / len(spent) / 1e9)
+                found.baselines[name].append(baselines[name][0].visit(visit_sets, timeout))
                 continue
             wrong = _visit(session, reference, visit_sets, found, rng, timeout, bool(checked))
             if wrong:
@@ -128,8 +163,8 @@ def _visit(
     sprinkled = arena.sprinkle(last.outputs, rng)
     visit = session.call(sets, 0, timeout)
     left = arena.unwritten(sprinkled)
-    if left > min(1, len(sprinkled[0]) - 1):
-        return f"{left} of {len(sprinkled[0])} sampled words of the outputs were not written when a timed call returned"
+    if left > tolerated(sprinkled):
+        return f"outputs were not written when a timed call returned ({late(left, sprinkled)})"
     for drawn, nanoseconds in zip(sets, visit.reported, strict=True):
         (found.repeated if drawn.id in seen else found.fresh).append(nanoseconds / 1e9)
         seen.add(drawn.id)

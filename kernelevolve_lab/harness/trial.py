@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kernelevolve_lab.harness import statistics
+from kernelevolve_lab.harness import probes, statistics
 from kernelevolve_lab.harness.correctness import Checked, check
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import CandidateFailed, CandidateHung
 from kernelevolve_lab.harness.pool import InputPool
-from kernelevolve_lab.harness.reference import Reference
+from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
-from kernelevolve_lab.harness.timing import CaseTiming, Limits, time_case
+from kernelevolve_lab.harness.timing import CaseTiming, Limits, ReferenceContender, time_case
 from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, Scalar, Verdict
 
 
@@ -121,7 +121,7 @@ class Trial:
         if self.cancelled():
             raise Cancelled
         drawn = self.bench.pool.check(case, distribution)
-        checked = check(session, self.bench.reference, drawn, self._timeout(case))
+        checked = check(session, self.bench.reference, drawn, self._timeout(case), self.bench.rng)
         if not checked.deterministic:
             self.metrics["deterministic"] = False
         return checked
@@ -132,10 +132,16 @@ class Trial:
         if case.held_out:
             limits = Limits(5, 7, limits.seconds / 4, limits.precision, limits.clear_loss, False)
         with self.bench.lock.measuring(self.cancelled):
+            contenders = {
+                name: (ReferenceContender(self.bench.reference, name), seconds) for name, seconds in self.bench.baselines[case.name].items()
+            }
             timing = time_case(
-                session, self.bench.reference, sets, self.bench.baselines[case.name], estimate, limits, self.bench.settings,
-                self._timeout(case), self.cancelled,
-            )  # fmt: skip
+                session, self.bench.reference, sets, contenders, estimate, limits, self.bench.settings, self._timeout(case), self.cancelled
+            )
+            if not timing.wrong and not case.held_out:
+                self._probe(session, case, sets, timing)
+        if self.verdict is not Verdict.CORRECT:
+            return
         if timing.wrong:
             self._fail(case, Verdict.INCORRECT, timing.wrong)
             return
@@ -144,6 +150,24 @@ class Trial:
         times |= {name: statistics.timing(values, self.bench.rng) for name, values in timing.baselines.items()}
         speedups = tuple(statistics.median_ratio(timing.ratios(name), name, self.bench.rng) for name in timing.baselines)
         self.results[case.name] = self.results[case.name].model_copy(update={"times": times, "speedups": speedups})
+
+    def _probe(self, session: Session, case: Case, sets: list[InputSet], timing: CaseTiming) -> None:
+        """Look for what the results do not show; whatever is found is cheating, or wrong."""
+        seconds, timeout = float(np.median(timing.candidate)), self._timeout(case)
+        found = probes.second_witness(session, sets, seconds, self.bench.settings.witness_share, timeout)
+        found = found or probes.works_on(session, sets[0], seconds, timeout)
+        if not found and (self.final or _seems_to_replay(timing)):
+            fresh = [self.bench.reference.draw(case, golden=False) for _ in range(3)]
+            found = probes.replays(session, sets[:3], fresh, timeout)
+            self.bench.reference.drop(fresh)
+        if found:
+            self._fail(case, Verdict.CHEATING, found)
+            return
+        golden = [drawn for drawn in sets if drawn.has_golden]
+        if len(golden) > 1:
+            found = probes.stale_addresses(session, self.bench.reference, golden[0], golden[1], timeout)
+            if found:
+                self._fail(case, Verdict.INCORRECT, found)
 
     def overall(self, baseline: str) -> Ratio | None:
         """The speedup over the visible cases against a baseline."""
@@ -182,6 +206,12 @@ class Trial:
         if flag not in self.flags:
             self.flags.append(flag)
         self.reasons.append(reason)
+
+
+def _seems_to_replay(timing: CaseTiming) -> bool:
+    if min(len(timing.fresh), len(timing.repeated)) < 3:
+        return False
+    return float(np.median(timing.repeated)) < 0.75 * float(np.median(timing.fresh))
 
 
 def _called(case: Case) -> str:
