@@ -6,22 +6,24 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.languages import diagnostics
+from kernelevolve_lab.languages import diagnostics, static_metrics
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.languages.process import Finished, Sandbox, run
 from kernelevolve_lab.languages.toolchain import Compiler, cpu_identity, find_compiler
-from kernelevolve_lab.records import Diagnostic, TargetSpec
+from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
 
 HERE = Path(__file__).parent
 HEADER = HERE / "kel.h"
 SOURCE_NAME = "candidate.cpp"
 ARTIFACT_NAME = "kernel.so"
+LAYOUT = "2"  # of what a cache entry holds; raise it when that changes
 
 # Contraction and quiet floating point change no result that a kernel may rely on, and vectorise more; reassociation, NaN and infinity
 # stay as written, because -ffast-math for all would make kernels wrong that are right (a kernel can ask for it, see the guide).
@@ -74,7 +76,7 @@ class Cpp:
 
     def key(self, source: str, compiler: Compiler) -> str:
         """The content address of a build: source, options, compiler, header and instruction sets of this CPU."""
-        parts = (source, *self.flags(compiler), compiler.path, compiler.version, _header_hash(), cpu_identity())
+        parts = (source, *self.flags(compiler), compiler.path, compiler.version, _header_hash(), cpu_identity(), LAYOUT)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
@@ -104,11 +106,13 @@ class Cpp:
                 ok = outcome.status == 0 and not outcome.timed_out and (scratch / ARTIFACT_NAME).is_file()
                 if outcome.timed_out:
                     return Build(None, messages, time.perf_counter() - started)
-                _keep(place, scratch / ARTIFACT_NAME if ok else None, messages)
+                artifact = scratch / ARTIFACT_NAME if ok else None
+                metrics = static_metrics.of_library(artifact, scratch, sandbox) if artifact is not None else {}
+                _keep(place, artifact, messages, metrics)
             found = _read(place)
             assert found is not None
-            return Build(*found, seconds=time.perf_counter() - started)
-        return Build(*found, seconds=time.perf_counter() - started, cached=True)
+            return replace(found, seconds=time.perf_counter() - started, cached=False)
+        return replace(found, seconds=time.perf_counter() - started)
 
     def guide(self) -> str:
         """What to know to write a C++ kernel here, as markdown."""
@@ -130,14 +134,14 @@ def _diagnose(outcome: Finished, source: str, timeout: float) -> tuple[Diagnosti
     return found
 
 
-def _keep(place: Path, artifact: Path | None, messages: Sequence[Diagnostic]) -> None:
+def _keep(place: Path, artifact: Path | None, messages: Sequence[Diagnostic], metrics: Mapping[str, Scalar]) -> None:
     """Move a finished build into the cache in one step; when another builder was first, its build stays."""
     ready = Path(tempfile.mkdtemp(prefix="ready-", dir=place.parent))
     try:
         if artifact is not None:
             os.chmod(artifact, 0o555)
             os.replace(artifact, ready / ARTIFACT_NAME)
-        (ready / "build.json").write_text(json.dumps([d.model_dump() for d in messages]))
+        (ready / "build.json").write_text(json.dumps({"diagnostics": [d.model_dump() for d in messages], "metrics": dict(metrics)}))
         os.chmod(ready, 0o755)
         os.rename(ready, place)
     except OSError:
@@ -146,13 +150,14 @@ def _keep(place: Path, artifact: Path | None, messages: Sequence[Diagnostic]) ->
             raise
 
 
-def _read(place: Path) -> tuple[Path | None, tuple[Diagnostic, ...]] | None:
+def _read(place: Path) -> Build | None:
     try:
-        messages = tuple(Diagnostic(**d) for d in json.loads((place / "build.json").read_text()))
+        kept = json.loads((place / "build.json").read_text())
     except (OSError, ValueError):
         return None
     artifact = place / ARTIFACT_NAME
-    return (artifact if artifact.is_file() else None), messages
+    messages = tuple(Diagnostic(**d) for d in kept["diagnostics"])
+    return Build(artifact if artifact.is_file() else None, messages, seconds=0.0, cached=True, metrics=kept["metrics"])
 
 
 CPP = Cpp()
