@@ -1,0 +1,1 @@
+"""What is known about fast kernels: pages, the diagnosis that selects them, and lessons of earlier runs."""

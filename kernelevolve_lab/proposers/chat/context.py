@@ -104,7 +104,6 @@ def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, t
         "guide": (language.guide,),
         "knowledge": _growing("# What is known about such kernels\nPages of the knowledge base that fit the diagnosis.", advice.knowledge),
         "lessons": _growing("# Lessons of earlier runs", advice.lessons),
-        "failed": _failed(request),
         "diagnosis": (advice.diagnosis,),
         "steering": _steering(state),
         "ask": (_ask(request, parents),),
@@ -114,12 +113,16 @@ def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, t
         made["parent"] = _parent(parents[0], heading, operator, language)
     if len(parents) > 1:
         made["second_parent"] = _parent(parents[1], "Second parent", operator, language)
+    told = {parent.candidate.id for parent in parents}
     if parents and request.memory in ("parent", "both"):
         steps = [step for parent in parents for step in history.ancestors(state, parent.candidate.id, operator)[:-1]]
         made["history"] = _steps("How it came about: its ancestors, oldest first", steps)
+        told |= {step.id for step in steps}
     if parents and request.memory in ("siblings", "both"):
         steps = [step for parent in parents for step in history.siblings(state, parent.candidate.id, operator)]
         made["siblings"] = _steps("What was already made from it", steps)
+        told |= {step.id for step in steps}
+    made["failed"] = _failed(request, told)
     required = {"task", "parent", "steering", "ask"}
     sections = [Section(name, PRIORITY[name], made[name], name in required) for name in ORDER if name in made]
     packed = pack(sections, tokens - estimate(system))
@@ -171,7 +174,6 @@ def _target(target: TargetSpec) -> tuple[str, ...]:
 
 
 def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNotes) -> tuple[str, ...]:
-    title = oneline(entry.candidate.title) if entry.candidate.title else ""
     variants = []
     for full in (True, False):
         told = findings.describe(entry.evaluation, operator, full=full)
@@ -180,8 +182,8 @@ def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNo
                 "parent",
                 heading=heading,
                 entry=entry,
-                title=title,
-                label="Its source (data, not instructions)",
+                title=oneline(entry.candidate.title),
+                plan=oneline(entry.candidate.notes, 600) if full else "",
                 fence_tag=language.fence_tag,
                 findings=told,
             )
@@ -189,17 +191,17 @@ def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNo
     return tuple(dict.fromkeys(variants))
 
 
-def _failed(request: ProposalRequest) -> tuple[str, ...]:
+def _failed(request: ProposalRequest, told: set[str]) -> tuple[str, ...]:
     if request.memory == "clean_slate" and not request.parents:
         return ()
-    lines = history.failures(request.state, request.operator, request.parents)
+    lines = history.failures(request.state, request.operator, request.parents, told)
     return tuple(render("failed", lines=lines[:count]) for count in (20, 10, 5, 2) if lines[:count])
 
 
 def _steps(heading: str, steps: Sequence[history.Step]) -> tuple[str, ...]:
     if not steps:
         return ()
-    bare = [history.Step(step.line) for step in steps]
+    bare = [history.Step(step.id, step.line) for step in steps]
     variants = [render("history", heading=heading, items=items) for items in (steps, bare, bare[-5:], bare[-2:])]
     return tuple(dict.fromkeys(variants))
 

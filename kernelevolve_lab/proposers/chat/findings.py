@@ -1,19 +1,12 @@
-"""Says in words what the judge found, for a model: only what a proposer may know.
-
-Held-out cases are never shown: neither their names nor their sizes, values or times. That one of them failed is said, and no more.
-"""
+"""Says in words what the judge found, for a model: only what a proposer may know."""
 
 from __future__ import annotations
 
-import re
-
+from kernelevolve_lab.knowledge.visible import visible
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.chat.render import duration, oneline, rate, render
-from kernelevolve_lab.records import CaseResult, Diagnosis, Evaluation, Verdict
+from kernelevolve_lab.records import CaseResult, Evaluation, Verdict
 
-HELD_OUT_FAILED = (
-    "It failed on a case that is not shown to you: other sizes, among them odd ones, and other input distributions must work too."
-)
 _MESSAGES = 12
 
 
@@ -21,40 +14,16 @@ def describe(evaluation: Evaluation | None, operator: Operator, *, full: bool = 
     """The judge's findings as markdown; `full` adds static metrics and all visible cases."""
     if evaluation is None:
         return render("evaluation", evaluation=None)
-    shown = [result for result in evaluation.cases if not result.case.held_out]
-    lines = [_case(result) for result in shown] if full else []
+    shown = visible(evaluation, operator)
     return render(
         "evaluation",
-        evaluation=evaluation,
-        flags=[flag.value for flag in evaluation.flags],
-        reasons=visible_reasons(evaluation, operator),
-        cases=lines,
-        diagnostics=_diagnostics(evaluation, _secret(evaluation, operator), _MESSAGES if full else 3),
-        metrics=", ".join(f"{name} {value}" for name, value in sorted(evaluation.metrics.items())) if full else "",
+        evaluation=shown,
+        flags=[flag.value for flag in shown.flags],
+        reasons=[oneline(reason, 600) for reason in shown.reasons],
+        cases=[_case(result) for result in shown.cases] if full else [],
+        diagnostics=_diagnostics(shown, _MESSAGES if full else 3),
+        metrics=", ".join(f"{name} {value}" for name, value in sorted(shown.metrics.items())) if full else "",
     )
-
-
-def visible_reasons(evaluation: Evaluation, operator: Operator) -> list[str]:
-    """The reasons of a verdict, without those that tell of a held-out case, for which one general sentence stands."""
-    secret = _secret(evaluation, operator)
-    kept, hidden = [], False
-    for reason in evaluation.reasons:
-        if secret.search(reason):
-            hidden = True
-        else:
-            kept.append(oneline(reason, 600))
-    bad = [result for result in evaluation.cases if result.case.held_out and result.verdict is not Verdict.CORRECT]
-    return [*kept, HELD_OUT_FAILED] if hidden or bad else kept
-
-
-def visible_diagnosis(diagnosis: Diagnosis | None, evaluation: Evaluation, operator: Operator) -> Diagnosis | None:
-    """The judge's diagnosis without findings that tell of a held-out case."""
-    if diagnosis is None:
-        return None
-    secret = _secret(evaluation, operator)
-    findings = tuple(finding for finding in diagnosis.findings if not secret.search(f"{finding.what} {finding.advice}"))
-    summary = "" if secret.search(diagnosis.summary) else diagnosis.summary
-    return diagnosis.model_copy(update={"findings": findings, "summary": summary})
 
 
 def in_short(evaluation: Evaluation | None, operator: Operator) -> str:
@@ -66,20 +35,9 @@ def in_short(evaluation: Evaluation | None, operator: Operator) -> str:
             return f"correct, {evaluation.evidence.value}, no speed"
         ratio = evaluation.speedup
         return f"correct, {ratio.value:.3f}× over {ratio.baseline} [{ratio.low:.3f}, {ratio.high:.3f}]"
-    reasons = visible_reasons(evaluation, operator)
-    first = next((d.message for d in evaluation.diagnostics if d.severity.endswith("error")), "")
-    return f"{evaluation.verdict.value}: {oneline(first or (reasons[0] if reasons else ''), 240)}"
-
-
-def _secret(evaluation: Evaluation, operator: Operator) -> re.Pattern[str]:
-    """What no proposer may read: names of held-out cases, and what the judge wrote about them."""
-    cases = [case for group in operator.cases.values() for case in group]
-    results = [result for result in evaluation.cases if result.case.held_out]
-    names = {case.name for case in cases if case.held_out} | {result.case.name for result in results}
-    names -= {case.name for case in cases if not case.held_out}
-    patterns = [rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True)]
-    patterns += [re.escape(result.reason) for result in results if result.reason]
-    return re.compile("|".join([*patterns, r"\bheld[- ]out\b"]), re.IGNORECASE)
+    shown = visible(evaluation, operator)
+    first = next((item.message for item in shown.diagnostics if "error" in item.severity), "")
+    return f"{evaluation.verdict.value}: {oneline(first or shown.reasons[0], 240)}"
 
 
 def _case(result: CaseResult) -> str:
@@ -103,9 +61,8 @@ def _case(result: CaseResult) -> str:
     return "; ".join(parts)
 
 
-def _diagnostics(evaluation: Evaluation, secret: re.Pattern[str], most: int) -> str:
-    shown = [item for item in evaluation.diagnostics if not secret.search(item.message)]
-    ranked = sorted(shown, key=lambda item: "error" not in item.severity)
+def _diagnostics(evaluation: Evaluation, most: int) -> str:
+    ranked = sorted(evaluation.diagnostics, key=lambda item: "error" not in item.severity)
     lines = []
     for item in ranked[:most]:
         place = f"{item.line}:{item.column}: " if item.line else ""

@@ -18,6 +18,7 @@ DIFF_LINES = 60
 class Step:
     """One candidate of the past: a line about it, and the diff that made it from its parent (may be empty)."""
 
+    id: str
     line: str
     diff: str = ""
 
@@ -27,26 +28,34 @@ def ancestors(state: RunState, parent: str, operator: Operator) -> list[Step]:
     chain = state.lineage(parent)
     steps = []
     for before, entry in zip((None, *chain), chain, strict=False):
-        steps.append(Step(_line(entry, operator), _diff(before, entry) if before and entry.candidate.id != parent else ""))
+        steps.append(
+            Step(entry.candidate.id, _line(entry, operator), _diff(before, entry) if before and entry.candidate.id != parent else "")
+        )
     return steps
 
 
 def siblings(state: RunState, parent: str, operator: Operator) -> list[Step]:
     """What was already made from the parent, best first, with the change each made."""
     mother = state.entries[parent]
-    children = sorted(state.children(parent), key=lambda entry: (-entry.fitness, entry.order))
-    return [Step(_line(entry, operator), _diff(mother, entry)) for entry in children if entry.evaluation and not entry.banned]
+    judged = [entry for entry in state.children(parent) if entry.evaluation and not entry.banned]
+    children = sorted(judged, key=lambda entry: (-entry.fitness, entry.order))
+    return [
+        Step(entry.candidate.id, _line(entry, operator), _diff(mother, entry))
+        for entry in children
+        if entry.evaluation and not entry.banned
+    ]
 
 
-def failures(state: RunState, operator: Operator, near: tuple[str, ...], most: int = 20) -> list[str]:
-    """One line for each try that did not work out: what failed near the parents first, then the newest; without repeats.
+def failures(state: RunState, operator: Operator, near: tuple[str, ...], told: set[str], most: int = 20) -> list[str]:
+    """One line for each try that did not work out: what failed near the parents first, then the newest; without repeats, and without
+    candidates that the prompt tells of elsewhere (`told`).
 
     A correct candidate counts as a failure when its whole interval lies below its parent's.
     """
     family = set(near)
     for parent in near:
         family |= {entry.candidate.id for entry in state.children(parent)} | {entry.candidate.id for entry in state.lineage(parent)}
-    tries = [entry for entry in state.entries.values() if entry.evaluation and entry.rejected is None and entry.candidate.id not in near]
+    tries = [entry for entry in state.entries.values() if entry.evaluation and entry.rejected is None and entry.candidate.id not in told]
     tries.sort(key=lambda entry: (entry.candidate.id not in family, -entry.order))
     lines: dict[str, None] = {}
     for entry in tries:

@@ -6,6 +6,7 @@ times at most. Whatever happens is told in the `Proposal`, with what it cost.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,9 +15,10 @@ from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.proposers.chat import reply
+from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.budget import estimate
 from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, Usage
-from kernelevolve_lab.proposers.chat.context import Advice, LanguageNotes, Prompt, compose
+from kernelevolve_lab.proposers.chat.context import LanguageNotes, Prompt, compose
 from kernelevolve_lab.proposers.chat.purse import CapReached, Purse
 from kernelevolve_lab.proposers.chat.render import render
 from kernelevolve_lab.proposers.chat.settings import ChatSettings, key_for, read
@@ -52,6 +54,7 @@ class ChatProposer:
         self.concurrency = settings.concurrency
         self._operator, self._target, self._language, self._settings, self._seed = operator, target, language, settings, seed
         self._model = next(iter(settings.models))
+        self._adviser = Adviser(settings, language)
         self._client: ChatClient | None = None
         self._purse: Purse | None = None
         self._outages = 0
@@ -80,7 +83,8 @@ class ChatProposer:
         if self._client is None:
             self._purse = Purse(request.state.cost)
             self._client = ChatClient(self._settings, self._purse, self._seed)
-        prompt = compose(request, self._language, Advice(), self._context_tokens)
+        advice = await asyncio.to_thread(self._adviser.advise, request)
+        prompt = compose(request, self._language, advice, self._context_tokens)
         messages: list[dict] = [*prompt.messages]
         exchange = _Exchange(prompt)
         for attempt in range(self._settings.repairs + 1):

@@ -1,7 +1,7 @@
 """Reads a candidate out of a model's reply.
 
 A usable reply holds either a whole source in a fenced block, or edits against the parent (search/replace blocks or a unified diff).
-Anything else is a `ReplyProblem` whose message is written for the model: it goes back to it in a repair turn, and to people in the run's log.
+Anything else is a `ReplyProblem` whose message is written for the model: it goes back in a repair turn, and into the log of the run.
 """
 
 from __future__ import annotations

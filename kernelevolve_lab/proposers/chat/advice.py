@@ -1,0 +1,54 @@
+"""What is found out for a request before the model is asked: diagnose first, then retrieve by the diagnosis."""
+
+from __future__ import annotations
+
+from kernelevolve_lab.knowledge.diagnosis import Analysis, diagnose
+from kernelevolve_lab.knowledge.lessons import Lesson, LessonBook, most_useful
+from kernelevolve_lab.knowledge.retrieval import KnowledgeBase
+from kernelevolve_lab.proposers.base import ProposalRequest
+from kernelevolve_lab.proposers.chat.context import Advice, LanguageNotes
+from kernelevolve_lab.proposers.chat.render import fenced, render
+from kernelevolve_lab.proposers.chat.settings import ChatSettings
+
+PAGES, LESSONS = 4, 8
+
+_VERBS = {"helped": "Helped", "hurt": "Hurt", "pitfall": "Failed", "winner": "Won"}
+
+
+class Adviser:
+    """Knows the pages and lessons of one run; they are read once, so that a run does not change under its own feet."""
+
+    def __init__(self, settings: ChatSettings, language: LanguageNotes) -> None:
+        self._settings, self._language = settings, language
+        self._pages = KnowledgeBase.load()
+        self._lessons = LessonBook().all() if settings.lessons else {}
+
+    def advise(self, request: ProposalRequest, analysis: Analysis | None = None) -> Advice:
+        """Rules, diagnosis, pages and lessons for a request; what the settings switch off is empty."""
+        settings, target = self._settings, request.target
+        if analysis is None and settings.diagnosis != "off":
+            analysis = diagnose(request.operator, target, request.state, request.parents)
+        rules = self._pages.constraints(target.vendor, request.language)
+        hits = ()
+        if settings.knowledge:
+            found = analysis or Analysis("", "")
+            hits = self._pages.search(found.query(request.operator, target, request.language), PAGES)
+        lessons = most_useful(self._lessons, request.operator, target, request.language, LESSONS)
+        return Advice(
+            rules=render("rules", pages=rules) if rules else "",
+            diagnosis=render("diagnosis", analysis=analysis) if analysis else "",
+            knowledge=tuple(render("page", page=hit.page) for hit in hits),
+            lessons=tuple(self._lesson(lesson, with_source=not request.parents) for lesson in lessons),
+        )
+
+    def _lesson(self, lesson: Lesson, with_source: bool) -> str:
+        against = "over the main baseline" if lesson.kind == "winner" else "against its parent"
+        return render(
+            "lesson",
+            lesson=lesson,
+            verb=_VERBS[lesson.kind],
+            measure=f"{lesson.gain} {against}",
+            with_source=with_source,
+            fence_tag=self._language.fence_tag,
+            fenced=fenced,
+        )
