@@ -26,7 +26,7 @@ def digest_of(data: bytes) -> str:
 
 def encode(event: Event) -> tuple[str, dict[str, bytes]]:
     """Return the event's text and the blobs, by digest, that it refers to."""
-    text = _EVENTS.dump_json(event).decode()
+    text = event.model_dump_json()
     if len(text) < EXTERNAL and '"$' not in text:
         return text, {}
     blobs: dict[str, bytes] = {}

@@ -54,7 +54,7 @@ class Log:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Logged]:
-    """Any run that the loop and a person could make: candidates with parents among the earlier, evaluations, commands, ends, resumptions."""
+    """Any run that the loop and a person could make: candidates with parents among the earlier, evaluations, commands, ends."""
     log, now, known, index = Log(), 0.0, [], itertools.count()
     for _ in range(draw(st.integers(0, 40))):
         now += draw(st.floats(0, 10))
