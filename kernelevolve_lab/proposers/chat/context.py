@@ -92,11 +92,11 @@ class Prompt:
         return f"===== system =====\n{self.system}\n\n===== user =====\n{self.user}\n"
 
 
-def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, tokens: int) -> Prompt:
-    """The prompt for one request, of about `tokens` tokens at most."""
+def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, tokens: int, tunable: bool = False) -> Prompt:
+    """The prompt for one request, of about `tokens` tokens at most; `tunable` invites the model to declare constants to be tuned."""
     state, operator = request.state, request.operator
     parents = [state.entries[parent] for parent in request.parents if parent in state.entries][:2]
-    system = render("system", language_title=language.title, fence_tag=language.fence_tag, tunable=_tunable(language))
+    system = render("system", language_title=language.title, fence_tag=language.fence_tag, tunable=_tunable(language) if tunable else "")
     made = {
         "task": _task(operator, state, request.target),
         "target": _target(request.target),

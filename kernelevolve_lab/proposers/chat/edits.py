@@ -57,27 +57,43 @@ def apply(source: str, edits: list[Edit]) -> str:
     for number, edit in enumerate(edits, 1):
         if not edit.search.strip():
             raise EditError(f"edit {number} searches for nothing; quote the lines to replace")
-        start, end = _find(source, edit.search, number)
-        replacement = edit.replace
-        if replacement and not replacement.endswith("\n") and end < len(source):
-            replacement += "\n"
-        source = source[:start] + replacement + source[end:]
+        source = _exactly(source, edit, number) or _by_lines(source, edit, number)
     return source
 
 
-def _find(source: str, search: str, number: int) -> tuple[int, int]:
-    exact = [match.start() for match in re.finditer(re.escape(search), source)]
-    if len(exact) == 1:
-        return exact[0], exact[0] + len(search)
-    if len(exact) > 1:
-        raise EditError(f"the text that edit {number} searches for occurs {len(exact)} times; quote more lines around it")
+def _exactly(source: str, edit: Edit, number: int) -> str | None:
+    """The source after an edit whose text occurs as it stands; None where it does not, or where it only lacks indentation."""
+    found = [match.start() for match in re.finditer(re.escape(edit.search), source)]
+    if len(found) > 1:
+        raise EditError(f"the text that edit {number} searches for occurs {len(found)} times; quote more lines around it")
+    if not found:
+        return None
+    start, end = found[0], found[0] + len(edit.search)
+    before = source[source.rfind("\n", 0, start) + 1 : start]
+    if before and not before.strip():
+        return None
+    replacement = edit.replace
+    if replacement and edit.search.endswith("\n") and not replacement.endswith("\n"):
+        replacement += "\n"
+    return source[:start] + replacement + source[end:]
+
+
+def _by_lines(source: str, edit: Edit, number: int) -> str:
+    """The source after an edit whose lines occur but for blanks at their ends; the replacement is indented as the source is."""
     lines = source.splitlines(keepends=True)
-    wanted = [line.strip() for line in search.strip("\n").splitlines()]
+    searched = edit.search.strip("\n").splitlines()
+    wanted = [line.strip() for line in searched]
     stripped = [line.strip() for line in lines]
     found = [i for i in range(len(lines) - len(wanted) + 1) if stripped[i : i + len(wanted)] == wanted]
     if len(found) != 1:
-        first = next((line for line in wanted if line), "")
+        first = next(line for line in wanted if line)
         how_often = "does not occur in the parent" if not found else f"occurs {len(found)} times"
         raise EditError(f"the text that edit {number} searches for (it begins `{first[:80]}`) {how_often}")
-    start = sum(len(line) for line in lines[: found[0]])
-    return start, start + sum(len(line) for line in lines[found[0] : found[0] + len(wanted)])
+    start, end = found[0], found[0] + len(wanted)
+    missing = _indent(lines[start]).removesuffix(_indent(searched[0]))
+    replacement = [f"{missing}{line}\n" if line.strip() else "\n" for line in edit.replace.splitlines()]
+    return "".join((*lines[:start], *replacement, *lines[end:]))
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]

@@ -84,7 +84,7 @@ class ChatProposer:
             self._purse = Purse(request.state.cost)
             self._client = ChatClient(self._settings, self._purse, self._seed)
         advice = await asyncio.to_thread(self._adviser.advise, request)
-        prompt = compose(request, self._language, advice, self._context_tokens)
+        prompt = compose(request, self._language, advice, self._context_tokens, self._settings.tunable)
         messages: list[dict] = [*prompt.messages]
         exchange = _Exchange(prompt)
         for attempt in range(self._settings.repairs + 1):

@@ -28,7 +28,9 @@ class ChatSettings(BaseModel):
 
     `context_tokens` bounds the prompt and `max_output_tokens` the reply (reasoning included). `silence_seconds` is how long an endpoint may
     send nothing, `request_seconds` how long one request may take altogether, `retries` how often a failed one is sent again, `repairs` how
-    often an unusable reply is sent back with the reason. `price_input` and `price_output` (USD per million tokens) override the price file.
+    often an unusable reply is sent back with the reason. `tunable` invites the model to declare constants to be tuned. `price_input` and
+    `price_output` (USD per million tokens) override the price file. `knowledge`, `lessons` and `diagnosis` can be switched off, to see what
+    they are good for. `tools` lets the model call tools, at most `tool_calls` times for one candidate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -50,6 +52,7 @@ class ChatSettings(BaseModel):
     knowledge: bool = True
     lessons: bool = True
     diagnosis: Literal["rules", "model", "off"] = "rules"
+    tunable: bool = False
     tools: bool = False
     tool_calls: int = Field(6, ge=1, le=50)
 
