@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from kernelevolve_lab import paths, registry
 from kernelevolve_lab.errors import BadInput, LabError
 from kernelevolve_lab.harness import environment, sandbox, statistics
+from kernelevolve_lab.harness.diagnosis import diagnose
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
 from kernelevolve_lab.harness.pool import InputPool
@@ -27,10 +28,26 @@ from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import time_baseline
 from kernelevolve_lab.harness.trial import Bench, Trial
 from kernelevolve_lab.languages.base import Build, Language
-from kernelevolve_lab.records import Candidate, Case, Evaluation, Evidence, Flag, OperatorRef, Profile, TargetSpec, TensorSpec, Verdict
+from kernelevolve_lab.records import (
+    Candidate,
+    Case,
+    CaseResult,
+    Diagnosis,
+    Evaluation,
+    Evidence,
+    Flag,
+    OperatorRef,
+    Profile,
+    Ratio,
+    TargetSpec,
+    TensorSpec,
+    Verdict,
+)
 from kernelevolve_lab.records.events import BaselineCase
 
 EAGER, COMPILED = "eager", "torch.compile"
+NOISY_WIDTH = 0.2
+"""An interval wider than this part of its value is flagged as noisy."""
 
 
 class EvaluationCancelled(Exception):
@@ -189,10 +206,10 @@ class Judge:
         Whatever the candidate does ends in a verdict; trouble of our own is tried once more and then reported as `infra_error`. Raises
         `EvaluationCancelled` when `cancelled` said so, and a `LabError` when the language or the judge cannot be used at all.
         """
-        began = time.perf_counter()
         if build is None:
             build = self.build(candidate)
         with self._judging:
+            began = time.perf_counter()
             works = self._opened()
             if not build.ok:
                 reasons = tuple(d.message for d in build.diagnostics if d.severity == "error")[:3] or ("the build failed",)
@@ -276,6 +293,9 @@ class Judge:
             baselines={
                 case: {name: float(np.median(times)) for name, times in by_name.items()} for case, by_name in works.baselines.items()
             },
+            work=works.description.work,
+            target=self.target,
+            threads=self.threads,
             rng=self._rng,
         )
         return Trial(bench, lambda: self._session(works, build), final, cancelled)
@@ -297,24 +317,48 @@ class Judge:
         self, candidate: Candidate, build: Build, began: float, trial: Trial | None, verdict: Verdict, reasons: tuple[str, ...], final: bool
     ) -> Evaluation:
         works = self._opened()
-        correct = verdict is Verdict.CORRECT and trial is not None
-        speedups = [trial.overall(name) for name in (COMPILED, EAGER)] if correct else []
-        measured = tuple(ratio for ratio in speedups if ratio is not None)
-        stages = {"build": build.seconds, **(trial.seconds if trial is not None else {})}
-        stages["overhead"] = max(0.0, time.perf_counter() - began - sum(stages.values()) + build.seconds * build.cached)
-        cases = tuple(
-            trial.results[case.name].model_copy(update={"inputs": works.inputs[case.name]})
-            for case in works.description.cases
-            if case.name in trial.results
-        ) if trial is not None else ()  # fmt: skip
-        flags = tuple(trial.flags) if trial is not None else ()
+        flags: tuple[Flag, ...] = ()
+        stages, metrics = {"build": build.seconds}, dict(build.metrics or {})
+        cases: tuple[CaseResult, ...] = ()
+        speedups: tuple[Ratio, ...] = ()
+        diagnosis = None
+        if trial is not None:
+            flags = tuple(trial.flags)
+            stages |= trial.seconds
+            metrics |= trial.metrics
+            found = [trial.results[case.name] for case in works.description.cases if case.name in trial.results]
+            cases = tuple(result.model_copy(update={"inputs": works.inputs[result.case.name]}) for result in found)
+            if verdict is Verdict.CORRECT:
+                speedups = tuple(ratio for name in (COMPILED, EAGER) if (ratio := trial.overall(name)) is not None)
+                diagnosis = self._diagnose(trial, cases, speedups, build)
+                wide = next((r for r in speedups if r.high - r.low > NOISY_WIDTH * r.value), None)
+                if wide is not None:
+                    flags = (*flags, Flag.NOISY)
+                    reasons = (*reasons, f"timings were noisy: the speedup lies between {wide.low:.2f}x and {wide.high:.2f}x")
         if works.degenerate:
             flags, reasons = (*flags, Flag.DEGENERATE_TASK), (*reasons, works.degenerate)
-        versions = {"torch": works.description.versions["torch"]}
+        spent = sum(seconds for name, seconds in stages.items() if name != "build")
+        stages["overhead"] = max(0.0, time.perf_counter() - began - spent)
         return Evaluation(
-            candidate=candidate.id, target=self.target.name, language=candidate.language, verdict=verdict, evidence=Evidence.MEASURED,
-            flags=flags, reasons=reasons, speedup=measured[0] if measured else None, speedups=measured, cases=cases,
-            diagnostics=build.diagnostics, metrics={**(build.metrics or {}), **(trial.metrics if trial is not None else {})},
+            candidate=candidate.id,
+            target=self.target.name,
+            language=candidate.language,
+            verdict=verdict,
+            evidence=Evidence.MEASURED,
+            flags=flags,
+            reasons=reasons,
+            speedup=speedups[0] if speedups else None,
+            speedups=speedups,
+            cases=cases,
+            diagnostics=build.diagnostics,
+            diagnosis=diagnosis,
+            metrics=metrics,
             stage_seconds={name: round(value, 4) for name, value in stages.items()},
-            environment=environment.snapshot(self.threads, self.confined, versions), final=final,
-        )  # fmt: skip
+            environment=environment.snapshot(self.threads, self.confined, {"torch": works.description.versions["torch"]}),
+            final=final,
+        )
+
+    def _diagnose(self, trial: Trial, cases: Sequence[CaseResult], speedups: Sequence[Ratio], build: Build) -> Diagnosis | None:
+        shown = [result for result in cases if not result.case.held_out]
+        used = {name: float(np.median(timing.processor)) / self.threads for name, timing in trial.timings.items()}
+        return diagnose(shown, self.threads, used, speedups[0].baseline if speedups else EAGER, build.metrics or {})

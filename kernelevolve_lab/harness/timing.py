@@ -88,6 +88,7 @@ class CaseTiming:
     candidate: list[float] = field(default_factory=list)
     baselines: dict[str, list[float]] = field(default_factory=dict)
     witnessed: list[tuple[float, float]] = field(default_factory=list)  # judge's clock and worker's clock, whole visits
+    processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
     fresh: list[float] = field(default_factory=list)
     repeated: list[float] = field(default_factory=list)
     wrong: str = ""
@@ -161,7 +162,9 @@ def _visit(
         session.workload(drawn, 0)  # mapping a new set is no part of the visit
     seen = set(session.seen)
     sprinkled = arena.sprinkle(last.outputs, rng)
+    busy = session.worker.cpu_nanoseconds()
     visit = session.call(sets, 0, timeout)
+    found.processor.append((session.worker.cpu_nanoseconds() - busy) / max(1, sum(visit.reported)))
     left = arena.unwritten(sprinkled)
     if left > tolerated(sprinkled):
         return f"outputs were not written when a timed call returned ({late(left, sprinkled)})"

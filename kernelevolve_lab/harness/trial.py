@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import probes, statistics
 from kernelevolve_lab.harness.correctness import Checked, check
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
@@ -17,7 +19,12 @@ from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import CaseTiming, Limits, ReferenceContender, time_case
-from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, Scalar, Verdict
+from kernelevolve_lab.operators.base import Work
+from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, RooflinePoint, Scalar, TargetSpec, Verdict
+from kernelevolve_lab.targets import roofline
+
+ABOVE_ROOF = 1.3
+"""A fraction of the measured roof that noise in the ceilings does not explain."""
 
 
 @dataclass
@@ -32,6 +39,9 @@ class Bench:
     held_out: Sequence[Case]
     distributions: Sequence[str]
     baselines: Mapping[str, dict[str, float]]
+    work: Mapping[str, Work]
+    target: TargetSpec
+    threads: int
     rng: np.random.Generator
 
 
@@ -50,42 +60,40 @@ class Trial:
     timings: dict[str, CaseTiming] = field(default_factory=dict)
     metrics: dict[str, Scalar] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"correctness": 0.0, "timing": 0.0})
+    _session: Session | None = None
+    _estimates: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Judge. Raises `Cancelled`, and `ReferenceFailed` for trouble that is not the candidate's."""
-        session = None
         where: Case | None = None
         try:
-            began = time.perf_counter()
-            session = self.start()
-            estimates: dict[str, float] = {}
-            for case in self.bench.visible:
-                where = case
-                estimates[case.name] = self._check_visible(session, case)
-                if self.verdict is not Verdict.CORRECT:
-                    return
-            for case in self.bench.held_out:
-                where = case
-                estimates[case.name] = self._check_held_out(session, case)
-                if self.verdict is not Verdict.CORRECT:
-                    return
-            self.seconds["correctness"] = time.perf_counter() - began
-            began = time.perf_counter()
-            for case in (*self.bench.visible, *self.bench.held_out):
-                where = case
-                if self.results[case.name].verdict is Verdict.CORRECT:
-                    self._time(session, case, estimates[case.name])
-                if self.verdict is not Verdict.CORRECT:
-                    return
-            self.seconds["timing"] = time.perf_counter() - began
-            self._weigh_held_out()
+            with self._stage("correctness"):
+                self._session = session = self.start()
+                for where in self.bench.visible:
+                    if self.verdict is Verdict.CORRECT:
+                        self._check_visible(session, where)
+            with self._stage("timing"):
+                for where in self.bench.visible:
+                    if self.verdict is Verdict.CORRECT:
+                        self._time(session, where)
+            for where in self.bench.held_out:
+                if self.verdict is Verdict.CORRECT:
+                    self._judge_held_out(session, where)
         except CandidateFailed as failure:
-            self._fail(where, Verdict.TIMED_OUT if isinstance(failure, CandidateHung) else Verdict.CRASHED, str(failure))
+            self._fail(where, _verdict_of(failure), str(failure))
         finally:
-            if session is not None:
-                session.close()
+            if self._session is not None:
+                self._session.close()
 
-    def _check_visible(self, session: Session, case: Case) -> float:
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+    def _check_visible(self, session: Session, case: Case) -> None:
         others = [name for name in self.bench.distributions if name != case.distribution]
         if not self.final:
             others = list(self.bench.rng.permutation(others))[: self.bench.settings.distribution_samples]
@@ -95,38 +103,41 @@ class Trial:
                 again = self._check(session, case, distribution)
                 if not again.ok:
                     self._fail(case, Verdict.INCORRECT, f"under the distribution '{distribution}': {again.reason}", again)
-                    return checked.seconds
+                    return
         if checked.ok:
             self.results[case.name] = CaseResult(case=case, verdict=Verdict.CORRECT, error=checked.error)
         else:
             self._fail(case, Verdict.INCORRECT, checked.reason, checked)
-        return checked.seconds
 
-    def _check_held_out(self, session: Session, case: Case) -> float:
-        """A kernel that is right for the shapes it was told and wrong for another is correct for what it was told, but specialised."""
+    def _judge_held_out(self, session: Session, case: Case) -> None:
+        """A kernel that is right for the shapes it was told and wrong, or no faster, for another is correct, but specialised."""
         try:
-            checked = self._check(session, case, case.distribution)
+            with self._stage("correctness"):
+                checked = self._check(session, case, case.distribution)
+            self.results[case.name] = CaseResult(case=case, verdict=Verdict.CORRECT, error=checked.error)
+            if checked.ok:
+                with self._stage("timing"):
+                    self._time(session, case)
+                self._weigh_held_out(case)
+                return
+            verdict, reason = Verdict.INCORRECT, checked.reason
         except CandidateFailed as failure:
-            verdict = Verdict.TIMED_OUT if isinstance(failure, CandidateHung) else Verdict.CRASHED
-            self._fail(case, verdict, f"at a shape that it was not told: {failure}")
-            return 0.0
-        reason = "" if checked.ok else f"wrong at a shape that it was not told: {checked.reason}"
-        verdict = Verdict.CORRECT if checked.ok else Verdict.INCORRECT
-        self.results[case.name] = CaseResult(case=case, verdict=verdict, reason=reason, error=checked.error)
-        if not checked.ok:
-            self._flag(Flag.SPECIALISED, f"It is {reason}")
-        return checked.seconds
+            verdict, reason = _verdict_of(failure), str(failure)
+        error = self.results[case.name].error if case.name in self.results else None
+        self.results[case.name] = CaseResult(case=case, verdict=verdict, reason=reason, error=error)
+        self._flag(Flag.SPECIALISED, f"at a shape that it was not told, it is {verdict.replace('_', ' ')}: {reason}")
 
     def _check(self, session: Session, case: Case, distribution: str) -> Checked:
         if self.cancelled():
             raise Cancelled
         drawn = self.bench.pool.check(case, distribution)
         checked = check(session, self.bench.reference, drawn, self._timeout(case), self.bench.rng)
+        self._estimates[case.name] = checked.seconds
         if not checked.deterministic:
             self.metrics["deterministic"] = False
         return checked
 
-    def _time(self, session: Session, case: Case, estimate: float) -> None:
+    def _time(self, session: Session, case: Case) -> None:
         sets = self.bench.pool.timing(case)
         limits = Limits.of(self.bench.settings, self.final)
         if case.held_out:
@@ -136,7 +147,15 @@ class Trial:
                 name: (ReferenceContender(self.bench.reference, name), seconds) for name, seconds in self.bench.baselines[case.name].items()
             }
             timing = time_case(
-                session, self.bench.reference, sets, contenders, estimate, limits, self.bench.settings, self._timeout(case), self.cancelled
+                session,
+                self.bench.reference,
+                sets,
+                contenders,
+                self._estimates[case.name],
+                limits,
+                self.bench.settings,
+                self._timeout(case),
+                self.cancelled,
             )
             if not timing.wrong and not case.held_out:
                 self._probe(session, case, sets, timing)
@@ -149,7 +168,25 @@ class Trial:
         times = {"candidate": statistics.timing(timing.candidate, self.bench.rng)}
         times |= {name: statistics.timing(values, self.bench.rng) for name, values in timing.baselines.items()}
         speedups = tuple(statistics.median_ratio(timing.ratios(name), name, self.bench.rng) for name in timing.baselines)
-        self.results[case.name] = self.results[case.name].model_copy(update={"times": times, "speedups": speedups})
+        point = self._place(case, times["candidate"].median)
+        self.results[case.name] = self.results[case.name].model_copy(update={"times": times, "speedups": speedups, "roofline": point})
+
+    def _place(self, case: Case, seconds: float) -> RooflinePoint | None:
+        """Where the time stands under the roofline, None where no ceilings are known; flags what no honest kernel can do."""
+        work = self.bench.work[case.name]
+        if not any(c.kind == "bandwidth" for c in self.bench.target.ceilings):
+            return None
+        try:
+            point = roofline.place(self.bench.target, work.flops, work.bytes, seconds, case.dtype, self.bench.threads, work.bytes)
+        except BadInput:
+            return None
+        if point.fraction > ABOVE_ROOF:
+            self._flag(
+                Flag.SUSPICIOUS,
+                f"case '{case.name}' ran at {point.fraction:.0%} of what this machine was measured to reach ({point.bound_by}); "
+                "either the work is not done or the operator's count of it is wrong",
+            )
+        return point
 
     def _probe(self, session: Session, case: Case, sets: list[InputSet], timing: CaseTiming) -> None:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
@@ -176,20 +213,16 @@ class Trial:
             return None
         return statistics.geometric_mean([timing.ratios(baseline) for timing in timings], baseline, self.bench.rng)
 
-    def _weigh_held_out(self) -> None:
+    def _weigh_held_out(self, case: Case) -> None:
         """Flag a kernel whose gain does not carry over: slower than the baseline at a shape it was not told, though faster where it was."""
-        for case in self.bench.held_out:
-            timing = self.timings.get(case.name)
-            if timing is None or not timing.baselines:
-                continue
-            main = next(iter(timing.baselines))
-            visible, here = self.overall(main), self.results[case.name].speedups[0]
-            if visible is not None and visible.low > 1.0 and here.high < 1.0:
-                self._flag(
-                    Flag.SPECIALISED,
-                    f"It is slower than {main} at a shape that it was not told ({here.value:.2f}x), though faster at those that it was "
-                    f"({visible.value:.2f}x)",
-                )
+        timing = self.timings.get(case.name)
+        if timing is None:
+            return
+        main = next(iter(timing.baselines))
+        visible, here = self.overall(main), self.results[case.name].speedups[0]
+        if visible is not None and visible.low > 1.0 and here.high < 1.0:
+            was, told = f"({here.value:.2f}x)", f"({visible.value:.2f}x)"
+            self._flag(Flag.SPECIALISED, f"slower than {main} at a shape that it was not told {was}, though faster at those it was {told}")
 
     def _timeout(self, case: Case) -> float:
         expected = max(self.bench.baselines.get(case.name, {}).values(), default=0.0)
@@ -206,6 +239,10 @@ class Trial:
         if flag not in self.flags:
             self.flags.append(flag)
         self.reasons.append(reason)
+
+
+def _verdict_of(failure: CandidateFailed) -> Verdict:
+    return Verdict.TIMED_OUT if isinstance(failure, CandidateHung) else Verdict.CRASHED
 
 
 def _seems_to_replay(timing: CaseTiming) -> bool:
