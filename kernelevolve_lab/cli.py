@@ -177,8 +177,23 @@ def _languages(options: argparse.Namespace) -> None:
 def _runs(options: argparse.Namespace) -> None:
     from kernelevolve_lab.store import Store
 
-    store = Store.open(options.store)
-    _table([summary.model_dump(mode="json") for summary in store.runs()], options.json)
+    summaries = Store.open(options.store).runs()
+    if options.json:
+        _table([summary.model_dump(mode="json") for summary in summaries], True)
+        return
+    rows = [
+        {
+            "run": s.id,
+            "target": s.target,
+            "language": s.language,
+            "proposer": s.proposer,
+            "status": s.status,
+            "judged": s.judged,
+            "best": f"{s.speedup:.2f}x over {s.baseline}, {s.evidence}" if s.speedup else "",
+        }
+        for s in summaries
+    ]
+    _table(rows, False)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import pprint
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.export.base import ExportRequest
 from kernelevolve_lab.export.evidence import accepted_inputs, evidence_lines
 from kernelevolve_lab.export.source import self_contained
+from kernelevolve_lab.export.templates import environment
 from kernelevolve_lab.languages import abi, cpp
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Verdict
@@ -54,7 +52,7 @@ def module_text(request: ExportRequest) -> str:
         if "'''" in text or text.endswith("\\"):
             raise BadInput(f"The {name} of candidate {candidate.id} holds ''' and cannot stand in a Python string; change it there.")
     return (
-        _environment()
+        environment()
         .get_template("module_cpp.py.j2")
         .render(
             title=_plain(operator.title),
@@ -92,14 +90,3 @@ def _plain(text: str) -> str:
 
 def _literal(value: Any) -> str:
     return pprint.pformat(value, width=130, compact=True, sort_dicts=False)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from kernelevolve_lab.records.run_state import RunState
+from kernelevolve_lab.records.run_state import RunState, Status
 from kernelevolve_lab.search.handle import RunHandle
 
 PERIOD = 0.25
@@ -44,7 +44,8 @@ def follow(run: RunHandle, say: Callable[[str], None]) -> None:
 def standing(state: RunState) -> str:
     """Where a run stands, in one line."""
     budget = f" of {state.budget.candidates}" if state.budget.candidates else ""
+    running = time.time() - state.updated_at if state.status is Status.RUNNING else 0.0
     best = state.best
     ratio = best.evaluation.speedup if best else None
     found = f"; best {best.candidate.id}, {ratio.value:.2f}x over {ratio.baseline}" if ratio else ""
-    return f"{state.phase or state.status}: {state.judged}{budget} candidates judged in {state.active_seconds:.0f} s{found}"
+    return f"{state.phase or state.status}: {state.judged}{budget} candidates judged in {state.active_seconds + running:.0f} s{found}"
