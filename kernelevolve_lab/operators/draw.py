@@ -21,7 +21,7 @@ WINDOW = 1024
 DISTRIBUTIONS = {
     "normal": "N(0, 1)",
     "shifted": "U[1, 3): all positive, a mean far from 0",
-    "heavy_tailed": "N(0, 1), about one value in 512 times 32",
+    "heavy_tailed": "N(0, 1), about one value in 512 times 8",
     "large": "N(0, 1) times 1000",
     "ties": "2 N(0, 1) rounded to integers: equal neighbours, exact zeros",
 }
@@ -39,7 +39,7 @@ def _pool(count: int, distribution: str, generator: torch.Generator) -> torch.Te
         case "normal":
             pass
         case "heavy_tailed":
-            values[torch.randint(0, count, (count // 512,), generator=generator)] *= 32.0
+            values[torch.randint(0, count, (count // 512,), generator=generator)] *= 8.0
         case "large":
             values *= 1000.0
         case "ties":

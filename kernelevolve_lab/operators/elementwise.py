@@ -26,10 +26,9 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 
 
 def bias_gelu_inputs(case: Case, generator: torch.Generator) -> Tensors:
-    """x [rows, cols], bias [cols]."""
+    """x [rows, cols], bias [cols]; under `shifted` the bias moves x back to both sides of 0, where GELU bends."""
     rows, cols = int(case.sizes["rows"]), int(case.sizes["cols"])
     dtype = draw.dtype_of(case.dtype)
-    # Under "shifted" and "large" half of the signs are turned per column: all-positive inputs would make GELU nearly the identity.
     x = draw.floats((rows, cols), case.distribution, generator, dtype)
     bias = draw.gain(cols, generator, dtype)
     if case.distribution == "shifted":

@@ -48,30 +48,27 @@ def batch_event_truncate(outer: torch.Tensor, inner: torch.Tensor, values: torch
     return torch.minimum(outer, limit), inner[keep], kept_values
 
 
-def event_counts(case: Case) -> torch.Tensor:
-    """The multiset of events per user of one feature, ascending: about `events` on average, some users above `limit`, with a total that
-    is the same for every draw. `ragged`: 0 to 2 `events`; `clustered`: most users have few, one in eight many; `edge`: one less than
-    `limit`, exactly that, or one more."""
-    import torch
-
+def event_counts(case: Case) -> list[int]:
+    """The multiset of events per user of one feature: about `events` on average, some users above `limit`, the same for every draw.
+    `ragged`: 0 to 2 `events`; `clustered`: most users have few, one in eight many; `edge`: one less than `limit`, exactly that, or one
+    more."""
     users, events, limit = (int(case.sizes[key]) for key in ("users", "events", "limit"))
-    step = torch.arange(users)
-    if case.distribution == "clustered":
-        counts = torch.where(step % 8 == 7, 6 * events + step % 7, events // 4 + step % 3)
-    elif case.distribution == "edge":
-        counts = limit - 1 + step % 3
-    else:
-        counts = step * (2 * events + 1) // users
-    counts = counts.sort().values
-    counts[-1] = max(int(counts[-1]), limit + 1)
+    match case.distribution:
+        case "clustered":
+            counts = [6 * events + i % 7 if i % 8 == 7 else events // 4 + i % 3 for i in range(users)]
+        case "edge":
+            counts = [limit - 1 + i % 3 for i in range(users)]
+        case _:
+            counts = [i * (2 * events + 1) // users for i in range(users)]
+    counts[-1] = max(counts[-1], limit + 1)
     return counts
 
 
-def attribute_counts(events: int, attributes: int) -> torch.Tensor:
-    """The multiset of attributes per event: 0 to 2 `attributes`, in equal parts."""
-    import torch
-
-    return torch.arange(events) % (2 * attributes + 1)
+def _total_attributes(events: int, attributes: int) -> int:
+    """How many attributes that many events have: 0 to 2 `attributes` each, in turn."""
+    period = 2 * attributes + 1
+    full, rest = divmod(events, period)
+    return full * period * attributes + rest * (rest - 1) // 2
 
 
 def _shuffled(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -81,28 +78,27 @@ def _shuffled(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def batch_event_truncate_inputs(case: Case, generator: torch.Generator) -> Tensors:
-    """outer [features, users]; inner [all events]; values [all attributes]; limit [] : shuffles of fixed multisets, kept and dropped
+    """outer [features, users]; inner [all events]; values [all attributes]; limit []: shuffles of fixed multisets, kept and dropped
     events apart, so that all shapes and the work depend on the case alone."""
     import torch
 
-    features, limit = int(case.sizes["features"]), int(case.sizes["limit"])
-    counts = event_counts(case)
+    features, limit, attributes = (int(case.sizes[key]) for key in ("features", "limit", "attributes"))
+    counts = torch.tensor(event_counts(case))
     outer = torch.stack([_shuffled(counts, generator) for _ in range(features)])
     flat = outer.reshape(-1)
     total = int(flat.sum())
-    position = torch.arange(total) - (flat.cumsum(0) - flat).repeat_interleave(flat, output_size=total)
-    keep = position < limit
+    keep = torch.arange(total) - (flat.cumsum(0) - flat).repeat_interleave(flat, output_size=total) < limit
     kept = int(keep.sum())
-    attributes = int(case.sizes["attributes"])
     inner = torch.empty(total, dtype=torch.int64)
-    inner[keep] = _shuffled(attribute_counts(kept, attributes), generator)
-    inner[~keep] = _shuffled(attribute_counts(total - kept, attributes), generator)
-    count = int(inner.sum())
+    inner[keep] = _shuffled(torch.arange(kept) % (2 * attributes + 1), generator)
+    inner[~keep] = _shuffled(torch.arange(total - kept) % (2 * attributes + 1), generator)
+    count = _total_attributes(kept, attributes) + _total_attributes(total - kept, attributes)
     dtype = draw.dtype_of(case.dtype)
     if dtype.is_floating_point:
         values = draw.floats((count,), "normal", generator, dtype)
     else:
-        values = torch.randint(1, 2**40, (count,), generator=generator, dtype=dtype)
+        pool = torch.randint(1, 2**40, (min(count, draw.POOL),), generator=generator)
+        values = draw.spread_out(pool, (count,), generator)
     return outer, inner, values, torch.tensor(limit)
 
 
@@ -110,11 +106,10 @@ def batch_event_truncate_work(case: Case) -> Work:
     """See `BATCH_EVENT_TRUNCATE.work_formula`."""
     features, users, limit, attributes = (int(case.sizes[key]) for key in ("features", "users", "limit", "attributes"))
     counts = event_counts(case)
-    events, kept = features * int(counts.sum()), features * int(counts.clamp(max=limit).sum())
-    kept_values = int(attribute_counts(kept, attributes).sum())
-    outer = 2 * features * users
-    size = draw.itemsize(case.dtype)
-    return Work(flops=float(events + features * users), bytes=8.0 * (outer + events + kept + 1) + 2.0 * kept_values * size)
+    events, kept = features * sum(counts), features * sum(min(count, limit) for count in counts)
+    lengths = 8.0 * (2 * features * users + events + kept + 1)
+    values = 2.0 * _total_attributes(kept, attributes) * draw.itemsize(case.dtype)
+    return Work(flops=float(events + features * users), bytes=lengths + values)
 
 
 def batch_event_truncate_outputs(outer: torch.Tensor, inner: torch.Tensor, values: torch.Tensor, limit: torch.Tensor) -> Tensors:

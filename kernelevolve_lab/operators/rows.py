@@ -35,18 +35,21 @@ def softmax(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def softmax_inputs(case: Case, generator: torch.Generator) -> Tensors:
-    """x [rows, cols]; mask [rows, cols] bool: a quarter dropped at random, or under `ragged` all columns from a random length on."""
+    """x [rows, cols], so that scale * x has the spread of the distribution (a quarter of it under `large`, beyond float32's exp even so);
+    mask [rows, cols] bool: a quarter dropped at random, or under `ragged` all columns from a length on, 1 in every 64th row."""
     import torch
 
     rows, cols, _ = _sizes(case)
-    ragged = case.distribution == "ragged"
-    # The scale would make "normal" scores nearly uniform, so that the row mean passed for an answer: scores as spread as 8 N(0, 1).
-    x = draw.floats((rows, cols), "normal" if ragged else case.distribution, generator)
-    x = x.mul_(8.0 if case.distribution != "large" else 0.25).to(draw.dtype_of(case.dtype))
-    if ragged:
-        lengths = torch.randint(1, cols + 1, (rows, 1), generator=generator)
+    dtype = draw.dtype_of(case.dtype)
+    if case.distribution == "ragged":
+        x = draw.floats((rows, cols), "normal", generator, dtype).div_(SOFTMAX_SCALE)
+        lengths = torch.randint(max(1, cols // 8), cols + 1, (rows, 1), generator=generator)
+        lengths[::64] = 1
         return x, torch.arange(cols) < lengths
-    mask = draw.floats((rows, cols), "normal", generator, torch.float16) < 0.6745
+    x = draw.floats((rows, cols), case.distribution, generator, dtype)
+    x.mul_(0.25 / SOFTMAX_SCALE if case.distribution == "large" else 1.0 / SOFTMAX_SCALE)
+    pool = torch.rand(min(rows * cols, draw.POOL), generator=generator) < 0.75
+    mask = draw.spread_out(pool, (rows, cols), generator)
     mask[torch.arange(rows), torch.randint(0, cols, (rows,), generator=generator)] = True
     return x, mask
 

@@ -17,6 +17,7 @@ MAX_BYTES = 64 * 2**20
 MAX_FLOPS = 4e9
 SMALLEST_SCALED = 32  # Smaller constants are kernel widths, strides, heads, layers: they change what is computed, not how much.
 SMALLEST_SIZE = 16
+MAX_RUN_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ def footprint(task: Task, sizes: Mapping[str, int]) -> Footprint | None:
             with torch.device("meta"):
                 arguments = [_on_meta(value) for value in module.get_inputs()]
             model = _model_on_meta(task, module)
+            state = [*model.parameters(), *model.buffers()]
+            recurrent = _shapes_alone_of_recurrences(model)
             with FlopCounterMode(display=False) as counter, torch.device("meta"):
                 outputs = model(*arguments)
-            moved = [*_tensors(arguments), *model.parameters(), *model.buffers(), *_tensors(outputs)]
-            return Footprint(float(sum(t.numel() * t.element_size() for t in moved)), float(counter.get_total_flops()))
+            moved = sum(t.numel() * t.element_size() for t in (*_tensors(arguments), *state, *_tensors(outputs)))
+            return Footprint(float(moved), float(counter.get_total_flops() + sum(recurrent)))
     except Exception:
         return None
 
@@ -69,6 +72,33 @@ def _model_on_meta(task: Task, module: Any) -> Any:
     return model.to("meta")
 
 
+def _shapes_alone_of_recurrences(model: Any) -> list[float]:
+    """Make the recurrent layers of a throw-away model return shapes without stepping through the sequence, which takes seconds on the
+    meta device; the list fills with their FLOPs: 2 per weight of the matrices and step."""
+    import torch
+
+    flops: list[float] = []
+
+    def stub(layer: Any) -> Callable[..., Any]:
+        def forward(x: torch.Tensor, hx: Any = None) -> Any:
+            weights = sum(w.numel() for name, w in layer.named_parameters() if name.startswith("weight"))
+            flops.append(2.0 * weights * x.numel() / x.shape[-1])
+            directions = 2 if layer.bidirectional else 1
+            width = layer.proj_size or layer.hidden_size
+            batch = x.shape[1 - layer.batch_first : 2 - layer.batch_first] if x.dim() == 3 else ()
+            hidden = x.new_empty(layer.num_layers * directions, *batch, width)
+            cell = x.new_empty(layer.num_layers * directions, *batch, layer.hidden_size)
+            out = x.new_empty(*x.shape[:-1], directions * width)
+            return out, (hidden, cell) if layer.mode == "LSTM" else hidden
+
+        return forward
+
+    for part in model.modules():
+        if isinstance(part, torch.nn.RNNBase):
+            part.forward = stub(part)
+    return flops
+
+
 def _tensors(value: Any) -> list[Any]:
     import torch
     from torch.utils import _pytree
@@ -82,13 +112,21 @@ def _overrun(found: Footprint) -> tuple[float, float]:
 
 
 def _smaller(sizes: Mapping[str, int], given: Mapping[str, int]) -> list[dict[str, int]]:
-    """The sizes with one constant halved, the largest first; batches may shrink to 1."""
-    trials = []
-    for name, value in sorted(sizes.items(), key=lambda item: -item[1]):
+    """The sizes with one constant halved, the largest first; then with all constants of one value halved, which may have to agree.
+    Batches may shrink to 1."""
+
+    def scalable(name: str, value: int) -> bool:
         batch = "batch" in name.lower()
-        if (given[name] >= SMALLEST_SCALED and value // 2 >= SMALLEST_SIZE) or (batch and value > 1):
-            trials.append({**sizes, name: value // 2})
-    return trials
+        return (given[name] >= SMALLEST_SCALED and value // 2 >= SMALLEST_SIZE) or (batch and value > 1)
+
+    names = [name for name, value in sorted(sizes.items(), key=lambda item: -item[1]) if scalable(name, value)]
+    alone = [{**sizes, name: sizes[name] // 2} for name in names]
+    together = [
+        {**sizes, **{name: value // 2 for name in names if sizes[name] == value}}
+        for value in sorted({sizes[name] for name in names}, reverse=True)
+        if sum(sizes[name] == value for name in names) > 1
+    ]
+    return alone + together
 
 
 def scaled(given: Mapping[str, int], measure: Callable[[Mapping[str, int]], Footprint | None]) -> dict[str, int]:
@@ -103,16 +141,21 @@ def scaled(given: Mapping[str, int], measure: Callable[[Mapping[str, int]], Foot
                 break
         else:
             break
+    if found is not None and found.bytes > MAX_RUN_BYTES:
+        raise BadInput(
+            f"The task needs {found.bytes / 2**30:.1f} GiB for inputs, weights and outputs even with its sizes halved as far as they go, "
+            f"and more than {MAX_RUN_BYTES / 2**30:.0f} GiB is not tried; write smaller sizes into the file."
+        )
     return sizes
 
 
 def changed(sizes: Mapping[str, int], measure: Callable[[Mapping[str, int]], Footprint | None]) -> dict[str, int] | None:
-    """The sizes with one constant smaller, so that inputs or outputs have other shapes; None where none can be."""
+    """The sizes with one constant changed, so that inputs or outputs have other shapes; batches first; None where none can be."""
     found = measure(sizes)
     for name, value in sorted(sizes.items(), key=lambda item: ("batch" not in item[0].lower(), -item[1])):
-        for smaller in (value * 3 // 4 + 1, value // 2):
-            if value >= 4 and smaller < value:
-                trial = {**sizes, name: smaller}
+        for other in (value * 3 // 4 + 1, value // 2, value + 1):
+            if 1 <= other != value:
+                trial = {**sizes, name: other}
                 there = measure(trial)
                 if there is not None and found is not None and there.bytes != found.bytes:
                     return trial

@@ -49,15 +49,19 @@ def _integer(node: ast.expr) -> int | None:
 def _assignments(tree: ast.Module) -> list[tuple[str, int, ast.expr]]:
     found = []
     for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            value = _integer(node.value)
-            if value is not None:
-                found.append((node.targets[0].id, value, node.value))
+        if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
+            continue
+        name, value = node.targets[0].id, node.value
+        parts = [(name, value)]
+        if isinstance(value, (ast.Tuple, ast.List)):
+            parts = [(f"{name}[{i}]", part) for i, part in enumerate(value.elts)]
+        found += [(label, _integer(part), part) for label, part in parts if _integer(part) is not None]
     return found
 
 
 def constants(tree: ast.Module) -> dict[str, int]:
-    """The integer constants that the file assigns at top level, by name; of several assignments to one name the last."""
+    """The integer constants that the file assigns at top level, by name (`shape[0]` for a part of a tuple); of several assignments to
+    one name the last."""
     return {name: value for name, value, _ in _assignments(tree)}
 
 
