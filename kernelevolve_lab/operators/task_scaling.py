@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kernelevolve_lab.errors import BadInput
+
 if TYPE_CHECKING:
     from kernelevolve_lab.operators.kernelbench import Task
 
@@ -152,10 +154,13 @@ def scaled(given: Mapping[str, int], measure: Callable[[Mapping[str, int]], Foot
 def changed(sizes: Mapping[str, int], measure: Callable[[Mapping[str, int]], Footprint | None]) -> dict[str, int] | None:
     """The sizes with one constant changed, so that inputs or outputs have other shapes; batches first; None where none can be."""
     found = measure(sizes)
-    for name, value in sorted(sizes.items(), key=lambda item: ("batch" not in item[0].lower(), -item[1])):
+    batches_first = sorted(sizes.items(), key=lambda item: ("batch" not in item[0].lower(), -item[1]))
+    alone = [((name,), value) for name, value in batches_first]
+    together = [(tuple(name for name in sizes if sizes[name] == value), value) for value in dict.fromkeys(v for _, v in batches_first)]
+    for names, value in (*alone, *(group for group in together if len(group[0]) > 1)):
         for other in (value * 3 // 4 + 1, value // 2, value + 1):
             if 1 <= other != value:
-                trial = {**sizes, name: other}
+                trial = {**sizes, **dict.fromkeys(names, other)}
                 there = measure(trial)
                 if there is not None and found is not None and there.bytes != found.bytes:
                     return trial
