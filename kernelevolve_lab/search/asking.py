@@ -11,7 +11,7 @@ from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest, Proposer
 from kernelevolve_lab.records import RunConfig, TargetSpec
-from kernelevolve_lab.records.events import CandidateProposed, ProposalFailed, SteeringApplied
+from kernelevolve_lab.records.events import CandidateProposed, Noted, ProposalFailed, SteeringApplied
 from kernelevolve_lab.records.run import Branch
 from kernelevolve_lab.records.run_state import RunState
 from kernelevolve_lab.search.budget import room
@@ -79,6 +79,7 @@ class Asking:
             parents=choice.parents,
             memory=choice.memory,
             pending=tuple(entry.id for entry in waiting(state)),
+            record=self._log.append,
         )
         task = asyncio.get_running_loop().create_task(self._proposer.propose(request))
         self._in_flight[task] = _Request(request, time.monotonic(), branch)
@@ -113,12 +114,15 @@ class Asking:
     def _record(self, state: RunState, item: _Request, proposal: Proposal) -> None:
         usage = {
             "index": item.request.index,
+            "model": proposal.model,
             "prompt": proposal.prompt,
             "reply": proposal.reply,
             "input_tokens": proposal.input_tokens,
             "output_tokens": proposal.output_tokens,
             "cost": proposal.cost,
         }
+        if proposal.warning:
+            self._log.append(Noted(text=proposal.warning, level="warning"))
         reason = _refusal(state, item.request, proposal)
         if reason is None:
             candidate = proposal.candidate

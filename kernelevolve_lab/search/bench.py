@@ -148,10 +148,13 @@ class Bench:
         """Write down what the judge has found; raise `NothingJudged` when it keeps failing."""
         if self._compiling is not None and self._compiling.done():
             error = self._compiling.exception()
-            if error is None:
-                self._log.append(BaselinesMeasured(baselines=self._compiling.result()))
+            if error is not None:
+                raise error
+            if compiled := self._compiling.result():
+                self._log.append(BaselinesMeasured(baselines=compiled))
             else:
-                self._log.append(Noted(text=f"torch.compile is no baseline in this run: {error}", level="warning"))
+                text = f"torch.compile is no baseline in this run: {self._judge.baseline_note}"
+                self._log.append(Noted(text=text, level="warning"))
             self._compiling = None
         judging = self._judging
         if judging is None or not judging.future.done():

@@ -214,7 +214,8 @@ class RunHandle:
 
     def _revive(self, reason: str) -> None:
         state = self.state
-        if state.status is Status.ENDED and state.outcome == "finished" and (spent := budget.spent(state, time.time())):
+        spent = budget.spent(state, time.time()) or budget.out_of_money(state)
+        if state.outcome == "finished" and spent:
             raise BadInput(f"Run {self.id} has used up its budget ({spent}); extend it: run.extend(candidates=50).")
         config = state.config
         if self.store.is_imported(self.id) and (config.operator.kind != "registered" or config.unsandboxed):

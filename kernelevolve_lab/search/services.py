@@ -19,6 +19,10 @@ class Judge(Protocol):
     """The part of `harness.judge.Judge` that a search uses; every method blocks. `build` may be called from several threads at once, the
     others from one at a time."""
 
+    @property
+    def baseline_note(self) -> str:
+        """Why `torch.compile` is no baseline."""
+
     def open(self, progress: Callable[[str], None]) -> None: ...
 
     def baselines(self, name: str) -> tuple[BaselineCase, ...]: ...

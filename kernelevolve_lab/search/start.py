@@ -5,7 +5,7 @@ import platform
 import random
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -15,6 +15,8 @@ from kernelevolve_lab.records import Budget, OperatorRef, Profile, RunConfig, Ta
 from kernelevolve_lab.search.handle import RunHandle
 from kernelevolve_lab.search.services import Services
 from kernelevolve_lab.store import Store
+
+Handle = TypeVar("Handle", bound=RunHandle)
 
 _VERSIONS = ("kernelevolve-lab", "torch", "triton", "numpy")
 
@@ -36,13 +38,14 @@ def start(
     store: Store | None = None,
     unsandboxed: bool = False,
     services: Services | None = None,
+    handle_type: type[Handle] = RunHandle,
     **options: Any,
-) -> RunHandle:
+) -> Handle:
     """Begin a search and return at once; it goes on in a thread.
 
     `operator` is a registered name, an `OperatorRef`, or what `kel.operator` takes. `language` is by default the first that serves the
-    target. Bounds that are None do not end the run. `options` go to the proposer. Raises `LabError` for whatever is wrong before a run is
-    created.
+    target. Bounds that are None do not end the run. `options` go to the proposer; `handle_type` is the class of handle to return. Raises
+    `LabError` for whatever is wrong before a run is created.
     """
     from kernelevolve_lab.operators.loading import ref_of
     from kernelevolve_lab.targets import resolve
@@ -77,7 +80,7 @@ def start(
         bubblewrap()
     store = store or Store.open()
     run = store.create_run(config, _title(ref), _environment(spec))
-    handle = RunHandle(store, run, services)
+    handle = handle_type(store, run, services)
     handle._drive()
     return handle
 
