@@ -14,17 +14,17 @@ _KNOWN_STAGES = ("build", "correctness", "timing", "overhead")
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], number_from: int = 1) -> str:
     """A table whose cells are given as HTML; columns from `number_from` on are set as numbers. The first cell heads its row."""
-    ths = "".join(f'<th scope="col"{"" if i < number_from else " class=kel-num"}>{escape(h)}</th>' for i, h in enumerate(head))
+    ths = "".join(f'<th scope="col"{"" if i < number_from else " class=kl-num"}>{escape(h)}</th>' for i, h in enumerate(head))
     body = "".join(
         "<tr>"
         + "".join(
-            f'<th scope="row">{cell}</th>' if i == 0 else f"<td{'' if i < number_from else ' class=kel-num'}>{cell}</td>"
+            f'<th scope="row">{cell}</th>' if i == 0 else f"<td{'' if i < number_from else ' class=kl-num'}>{cell}</td>"
             for i, cell in enumerate(row)
         )
         + "</tr>"
         for row in rows
     )
-    return f'<table class="kel-table"><caption>{escape(caption)}</caption><thead><tr>{ths}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table class="kl-table"><caption>{escape(caption)}</caption><thead><tr>{ths}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def ratio_html(ratio: Ratio | None) -> str:
@@ -32,13 +32,13 @@ def ratio_html(ratio: Ratio | None) -> str:
     if ratio is None:
         return words.NO_VALUE
     tone = "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "quiet"
-    return f'<b class="kel-tone-{tone}">{words.times(ratio.value)}</b> <span class="kel-ci">{words.interval(ratio)}</span>'
+    return f'<b class="kl-tone-{tone}">{words.times(ratio.value)}</b> <span class="kl-ci">{words.interval(ratio)}</span>'
 
 
 def verdict_html(entry: Entry) -> str:
     """Symbol and word of a candidate's verdict."""
     look = words.look(entry)
-    return f'<span class="kel-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {look.word}</span>'
+    return f'<span class="kl-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {look.word}</span>'
 
 
 def _error_html(result: CaseResult) -> str:
@@ -46,7 +46,7 @@ def _error_html(result: CaseResult) -> str:
         return words.NO_VALUE
     error = result.error
     tone = "good" if error.candidate <= error.gate else "bad"
-    return f'<span class="kel-tone-{tone}">{error.candidate:.2g}</span> <span class="kel-ci">≤ {error.gate:.2g}</span>'
+    return f'<span class="kl-tone-{tone}">{error.candidate:.2g}</span> <span class="kl-ci">≤ {error.gate:.2g}</span>'
 
 
 def _time_html(result: CaseResult, name: str) -> str:
@@ -54,7 +54,7 @@ def _time_html(result: CaseResult, name: str) -> str:
     if timing is None:
         return words.NO_VALUE
     spread = (timing.high - timing.low) / 2 / timing.median if timing.median else 0.0
-    return f'{words.seconds(timing.median)} <span class="kel-ci">±{spread:.1%}</span>'
+    return f'{words.seconds(timing.median)} <span class="kl-ci">±{spread:.1%}</span>'
 
 
 def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
@@ -63,14 +63,14 @@ def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
     rows = []
     for result in evaluation.cases:
         look = words.VERDICTS[result.verdict]
-        held = ' <span class="kel-chip">held out</span>' if result.case.held_out else ""
+        held = ' <span class="kl-chip">held out</span>' if result.case.held_out else ""
         ratios = {r.baseline: r for r in result.speedups}
-        reason = f'<div class="kel-ci">{escape(result.reason)}</div>' if result.reason else ""
+        reason = f'<div class="kl-ci">{escape(result.reason)}</div>' if result.reason else ""
         about = " · ".join((words.sizes(result.case), result.case.dtype, result.case.distribution))
         rows.append(
             [
-                f'{escape(result.case.name)}{held}<div class="kel-ci">{escape(about)}</div>',
-                f'<span class="kel-tone-{look.tone}">{look.symbol} {look.word}</span>{reason}',
+                f'{escape(result.case.name)}{held}<div class="kl-ci">{escape(about)}</div>',
+                f'<span class="kl-tone-{look.tone}">{look.symbol} {look.word}</span>{reason}',
                 _error_html(result),
                 *(_time_html(result, name) for name in ("candidate", *baselines)),
                 *(ratio_html(ratios.get(name)) for name in baselines),
@@ -78,7 +78,7 @@ def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
             ]
         )
     if not rows:
-        return '<p class="kel-empty">No case was run.</p>'
+        return '<p class="kl-empty">No case was run.</p>'
     head = ["case", "verdict", "error ≤ gate", "candidate", *baselines, *(f"vs {name}" for name in baselines), "roofline"]
     caption = (
         f"Cases, {evaluation.evidence} on {evaluation.target}: median time ± half of its 95 % interval; "
@@ -91,16 +91,16 @@ def diagnosis_html(evaluation: Evaluation) -> str:
     """Why it takes the time it takes, and the judge's reasons where it is not correct."""
     parts = []
     if evaluation.reasons:
-        parts.append("<ul class='kel-reasons'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>")
+        parts.append("<ul class='kl-reasons'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>")
     if evaluation.flags:
-        parts.append("<p>" + " ".join(f'<span class="kel-chip kel-tone-warn">{escape(flag)}</span>' for flag in evaluation.flags) + "</p>")
+        parts.append("<p>" + " ".join(f'<span class="kl-chip kl-tone-warn">{escape(flag)}</span>' for flag in evaluation.flags) + "</p>")
     if evaluation.diagnosis:
-        parts.append(f'<p class="kel-lead">{escape(evaluation.diagnosis.summary)}</p><dl class="kel-findings">')
+        parts.append(f'<p class="kl-lead">{escape(evaluation.diagnosis.summary)}</p><dl class="kl-findings">')
         for finding in evaluation.diagnosis.findings:
             advice = f"<dd>{escape(finding.advice)}</dd>" if finding.advice else ""
             parts.append(f"<dt>{escape(finding.what)}</dt>{advice}")
         parts.append("</dl>")
-    return "".join(parts) or '<p class="kel-empty">The judge gave no diagnosis.</p>'
+    return "".join(parts) or '<p class="kl-empty">The judge gave no diagnosis.</p>'
 
 
 def _scalar(value) -> str:
@@ -119,11 +119,11 @@ def stages_html(evaluation: Evaluation) -> str:
     if not total:
         return ""
     order = [n for n in _KNOWN_STAGES if n in spent] + [n for n in spent if n not in _KNOWN_STAGES]
-    bar = "".join(f'<span class="kel-stage-{min(i, 4)}" style="width:{spent[n] / total:.2%}"></span>' for i, n in enumerate(order))
+    bar = "".join(f'<span class="kl-stage-{min(i, 4)}" style="width:{spent[n] / total:.2%}"></span>' for i, n in enumerate(order))
     words_ = " ".join(
-        f'<span><i class="kel-stage-{min(i, 4)}"></i>{escape(n)} {words.seconds(spent[n])}</span>' for i, n in enumerate(order)
+        f'<span><i class="kl-stage-{min(i, 4)}"></i>{escape(n)} {words.seconds(spent[n])}</span>' for i, n in enumerate(order)
     )
-    return f'<div class="kel-stages"><div class="kel-bar" aria-hidden="true">{bar}</div><div class="kel-legend">{words_}</div></div>'
+    return f'<div class="kl-stages"><div class="kl-bar" aria-hidden="true">{bar}</div><div class="kl-legend">{words_}</div></div>'
 
 
 def evidence_html(entry: Entry) -> str:
@@ -132,7 +132,7 @@ def evidence_html(entry: Entry) -> str:
     parts = []
     if evaluation:
         parts.append(stages_html(evaluation))
-    parts.append('<div class="kel-columns">')
+    parts.append('<div class="kl-columns">')
     parts.append(
         pairs_html(
             "Knobs of the template" + (f" {entry.candidate.template}" if entry.candidate.template else ""), dict(entry.candidate.knobs)
@@ -149,8 +149,8 @@ def conversation_html(entry: Entry) -> str:
     """What the model was sent and what it answered, verbatim and escaped."""
     parts = []
     if entry.candidate.notes:
-        parts.append(f'<h5>Notes of the proposer</h5><pre class="kel-text">{escape(entry.candidate.notes)}</pre>')
+        parts.append(f'<h5>Notes of the proposer</h5><pre class="kl-text">{escape(entry.candidate.notes)}</pre>')
     for title, text in (("Reply", entry.reply), ("Prompt", entry.prompt)):
         if text:
-            parts.append(f'<h5>{title}</h5><pre class="kel-text">{escape(text)}</pre>')
-    return "".join(parts) or f'<p class="kel-empty">The {escape(entry.candidate.proposer)} proposer sends no prompt.</p>'
+            parts.append(f'<h5>{title}</h5><pre class="kl-text">{escape(text)}</pre>')
+    return "".join(parts) or f'<p class="kl-empty">The {escape(entry.candidate.proposer)} proposer sends no prompt.</p>'

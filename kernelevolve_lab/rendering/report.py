@@ -56,7 +56,7 @@ def leaderboard_html(state: RunState, rows: int) -> str:
     baselines = list(dict.fromkeys(r.baseline for e in ranked if e.evaluation for r in e.evaluation.speedups))
     body = [_row(rank, entry, baselines) for rank, entry in enumerate(ranked[:rows], 1)]
     if not body:
-        return '<p class="kel-empty">No candidate yet.</p>'
+        return '<p class="kl-empty">No candidate yet.</p>'
     caption = f"The first {len(body)} of {len(ranked)} candidates; speedups with 95 % intervals"
     return fragments.table(
         caption, ["#", "candidate", "verdict", *(f"vs {b}" for b in baselines), "evidence", "gen", "proposer"], body, number_from=7
@@ -68,7 +68,7 @@ def _row(rank: int, entry: Entry, baselines: list[str]) -> list[str]:
     marks = (" · pinned" if entry.pinned else "") + (f" · rejected: {entry.rejected}" if entry.rejected else "")
     return [
         str(rank),
-        f'<code>{entry.candidate.id}</code> {escape(entry.candidate.title)}<span class="kel-ci">{escape(marks)}</span>',
+        f'<code>{entry.candidate.id}</code> {escape(entry.candidate.title)}<span class="kl-ci">{escape(marks)}</span>',
         fragments.verdict_html(entry),
         *(fragments.ratio_html(evaluation.ratio(b) if evaluation else None) for b in baselines),
         escape(str(evaluation.evidence)) if evaluation else words.NO_VALUE,
@@ -77,15 +77,16 @@ def _row(rank: int, entry: Entry, baselines: list[str]) -> list[str]:
     ]
 
 
-def top_html(state: RunState, rows: int = 10) -> str:
-    """A short static stand-in for the live view."""
-    return f'<div class="kel-report"><style>{stylesheet()}</style>{_head(state)}{leaderboard_html(state, rows)}</div>'
+def stub_html(state: RunState) -> str:
+    """What stands in for the live view where no kernel is behind the page: the run in three lines; the report says the rest."""
+    best = f"<br><b>{escape(words.headline(state.best.evaluation))}</b>" if state.best else ""
+    return f"<p><b>{escape(title(state))}</b><br>{escape(summary(state))}{best}</p>"
 
 
 def _head(state: RunState) -> str:
     best = state.best
-    won = f'<p class="kel-lead">{escape(words.headline(best.evaluation))}</p>' if best else ""
-    return f'<header><h3>{escape(title(state))}</h3><p class="kel-ci">{escape(summary(state))}</p>{won}</header>'
+    won = f'<p class="kl-lead">{escape(words.headline(best.evaluation))}</p>' if best else ""
+    return f'<header><h3>{escape(title(state))}</h3><p class="kl-ci">{escape(summary(state))}</p>{won}</header>'
 
 
 def body_html(state: RunState, rows: int, source_lines: int | None = None) -> str:
@@ -93,7 +94,7 @@ def body_html(state: RunState, rows: int, source_lines: int | None = None) -> st
     parts = [
         _head(state),
         leaderboard_html(state, rows),
-        f'<div class="kel-figures">{svg.roofline_svg(state)}{svg.progress_svg(state)}</div>',
+        f'<div class="kl-figures">{svg.roofline_svg(state)}{svg.progress_svg(state)}</div>',
     ]
     best = state.best
     if best:
@@ -119,8 +120,8 @@ def _sources(state: RunState, best: Entry, most: int | None) -> str:
     return f"{shown}<details><summary>Difference from its parent</summary>{diff}</details>"
 
 
-def notebook_html(state: RunState) -> str:
-    """The report for a notebook's output: small, and hidden by its own style while the live view of the same run is on the page."""
-    hide = f'body:has(.kel-view[data-run="{escape(state.run)}"]) .kel-report[data-run="{escape(state.run)}"]{{display:none}}'
+def notebook_html(state: RunState, view: str) -> str:
+    """The report for a notebook's output: small, and hidden by its own style while the live view named `view` is on the page."""
+    hide = f'body:has(.kl-view[data-view="{escape(view)}"]) .kel-report[data-of="{escape(view)}"]{{display:none}}'
     body = body_html(state, NOTEBOOK_ROWS, NOTEBOOK_SOURCE_LINES)
-    return f'<div class="kel-report" data-run="{escape(state.run)}"><style>{stylesheet()}{hide}</style>{body}</div>'
+    return f'<div class="kel-report" data-of="{escape(view)}"><style>{stylesheet()}{hide}</style>{body}</div>'

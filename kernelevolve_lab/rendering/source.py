@@ -54,13 +54,13 @@ def source_html(source: str, language: str, diagnostics: Sequence[Diagnostic] = 
     rows = [_diagnostic_row(item) for item in by_line.pop(0, [])]
     for number, line in enumerate(lines[:MAX_LINES], 1):
         here = by_line.pop(number, [])
-        mark = f' class="kel-line-{_severity(here)}"' if here else ""
-        rows.append(f'<tr{mark}><td class="kel-n">{number}</td><td class="kel-c">{line or " "}</td></tr>')
+        mark = f' class="kl-line-{_severity(here)}"' if here else ""
+        rows.append(f'<tr{mark}><td class="kl-n">{number}</td><td class="kl-c">{line or " "}</td></tr>')
         rows.extend(_diagnostic_row(item) for item in here)
     rows.extend(_diagnostic_row(item) for left in by_line.values() for item in left)
     if len(lines) > MAX_LINES:
-        rows.append(f'<tr><td class="kel-n">…</td><td class="kel-c">{len(lines) - MAX_LINES} more lines are not shown</td></tr>')
-    return f'<table class="kel-code" role="presentation"><tbody>{"".join(rows)}</tbody></table>'
+        rows.append(f'<tr><td class="kl-n">…</td><td class="kl-c">{len(lines) - MAX_LINES} more lines are not shown</td></tr>')
+    return f'<table class="kl-code" role="presentation"><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _severity(items: Sequence[Diagnostic]) -> str:
@@ -70,8 +70,8 @@ def _severity(items: Sequence[Diagnostic]) -> str:
 def _diagnostic_row(item: Diagnostic) -> str:
     where = f"line {item.line}" + (f", column {item.column}" if item.column else "") if item.line else item.file
     return (
-        f'<tr class="kel-diagnostic kel-{_severity([item])}"><td class="kel-n"></td>'
-        f'<td class="kel-c"><b>{escape(item.severity)}</b> {escape(item.message)} <span class="kel-where">{escape(where)}</span></td></tr>'
+        f'<tr class="kl-diagnostic kl-{_severity([item])}"><td class="kl-n"></td>'
+        f'<td class="kl-c"><b>{escape(item.severity)}</b> {escape(item.message)} <span class="kl-where">{escape(where)}</span></td></tr>'
     )
 
 
@@ -92,7 +92,7 @@ def diff_html(before: str, after: str, language: str, titles: tuple[str, str], c
             if hidden > 1:
                 middle = rows[head : len(rows) - tail]
                 bodies.append(_table(rows[:head]))
-                bodies.append(f"<details class='kel-fold'><summary>{hidden} equal lines</summary>{_table(middle)}</details>")
+                bodies.append(f"<details class='kl-fold'><summary>{hidden} equal lines</summary>{_table(middle)}</details>")
                 bodies.append(_table(rows[len(rows) - tail :]))
             else:
                 bodies.append(_table(rows))
@@ -101,24 +101,24 @@ def diff_html(before: str, after: str, language: str, titles: tuple[str, str], c
         rows = []
         for k in range(max(a1 - a0, b1 - b0)):
             at, bt = (a0 + k if a0 + k < a1 else None), (b0 + k if b0 + k < b1 else None)
-            rows.append(_pair(at, bt, left_html, right_html, "kel-changed"))
+            rows.append(_pair(at, bt, left_html, right_html, "kl-changed"))
         bodies.append(_table(rows))
     summary = f"+{added} −{removed} lines" if added or removed else "the same source"
     head = (
-        f'<div class="kel-diff-head"><span>{escape(titles[0])}</span><span>{escape(titles[1])}</span>'
-        f'<span class="kel-diff-count">{summary}</span></div>'
+        f'<div class="kl-diff-head"><span>{escape(titles[0])}</span><span>{escape(titles[1])}</span>'
+        f'<span class="kl-diff-count">{summary}</span></div>'
     )
-    return f'<div class="kel-diff">{head}{"".join(b for b in bodies if b)}</div>'
+    return f'<div class="kl-diff">{head}{"".join(b for b in bodies if b)}</div>'
 
 
 def _pair(a: int | None, b: int | None, left: list[str], right: list[str], mark: str) -> str:
     def side(number: int | None, lines: list[str], changed: str) -> str:
         if number is None:
-            return '<td class="kel-n"></td><td class="kel-c kel-none"></td>'
-        return f'<td class="kel-n">{number + 1}</td><td class="kel-c{changed}">{lines[number] or " "}</td>'
+            return '<td class="kl-n"></td><td class="kl-c kl-none"></td>'
+        return f'<td class="kl-n">{number + 1}</td><td class="kl-c{changed}">{lines[number] or " "}</td>'
 
-    return f"<tr>{side(a, left, ' kel-del' if mark else '')}{side(b, right, ' kel-add' if mark else '')}</tr>"
+    return f"<tr>{side(a, left, ' kl-del' if mark else '')}{side(b, right, ' kl-add' if mark else '')}</tr>"
 
 
 def _table(rows: list[str]) -> str:
-    return f'<table class="kel-code kel-two" role="presentation"><tbody>{"".join(rows)}</tbody></table>' if rows else ""
+    return f'<table class="kl-code kl-two" role="presentation"><tbody>{"".join(rows)}</tbody></table>' if rows else ""

@@ -60,7 +60,7 @@ def _path(d: str, style: str, title: str = "") -> str:
 
 def _figure(title: str, description: str, parts: list[str], height: int = HEIGHT) -> str:
     return (
-        f'<svg class="kel-figure" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="kl-figure" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
     )
 
@@ -113,7 +113,7 @@ def roofline_svg(state: RunState) -> str:
             parts.append(_text(sx(start) + 4, sy(roof.value * start) - 6, roof.label, "start", text))
     if frame.ridge:
         parts.append(_circle(sx(frame.ridge), sy(peak), 3, "fill:var(--kel-accent)", frame.ridge_label))
-    parts += _marks(state, frame, dots, baselines, lambda d: (sx(intensity), sy(d.flops)), spread=10)
+    parts += _marks(state, dots, baselines, lambda d: (sx(intensity), sy(d.flops)), spread=10)
     shown = frame.cases[case]
     title = f"Roofline of {frame.target}, {shown.label}, {shown.dtype}"
     parts.append(_text(LEFT, HEIGHT - 6, f"{shown.label} · {shown.dtype}"))
@@ -138,7 +138,7 @@ def _bandwidth_svg(state: RunState, frame: RooflineFrame, case: int) -> str:
         entry = state.entries.get(d.who)
         return (LEFT + 16 + (entry.order / count * (WIDTH - LEFT - RIGHT - 20) if entry else 0), sy(d.bytes))
 
-    parts += _marks(state, frame, dots, baselines, place, spread=0)
+    parts += _marks(state, dots, baselines, place, spread=0)
     return _figure(f"Achieved bandwidth on {frame.target}, {frame.cases[case].label}", _description(state, case), parts)
 
 
@@ -152,9 +152,7 @@ def _description(state: RunState, case: int) -> str:
     )
 
 
-def _marks(
-    state: RunState, frame: RooflineFrame, dots: list[Dot], baselines: list[Dot], place: Callable[[Dot], tuple[float, float]], spread: float
-) -> list[str]:
+def _marks(state: RunState, dots: list[Dot], baselines: list[Dot], place: Callable[[Dot], tuple[float, float]], spread: float) -> list[str]:
     parts = []
     best = next((d for d in dots if d.who == state.best_id), None)
     for d in dots:

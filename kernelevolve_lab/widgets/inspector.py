@@ -38,13 +38,13 @@ def tab_html(state: RunState, candidate: str, tab: str, against: str | None = No
     if tab == "evidence":
         return fragments.evidence_html(entry)
     if entry.evaluation is None:
-        return '<p class="kel-empty">The judge has not finished with this candidate.</p>'
+        return '<p class="kl-empty">The judge has not finished with this candidate.</p>'
     return fragments.cases_html(entry.evaluation, state.target) if tab == "cases" else fragments.diagnosis_html(entry.evaluation)
 
 
 def _diff(state: RunState, entry: Entry, against: str | None) -> str:
     base = state.entries.get(against) if against else default_base(state, entry)
     if base is None:
-        return '<p class="kel-empty">There is no other candidate to compare with yet.</p>'
+        return '<p class="kl-empty">There is no other candidate to compare with yet.</p>'
     titles = tuple(f"{e.candidate.id} · #{e.order} {e.candidate.title}" for e in (base, entry))
     return source.diff_html(base.candidate.source, entry.candidate.source, entry.candidate.language, titles)

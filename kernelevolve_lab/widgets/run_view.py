@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextvars
 import logging
 import queue
+import secrets
+import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import anywidget
 import traitlets
 
-from kernelevolve_lab.errors import LabError
+from kernelevolve_lab import registry
+from kernelevolve_lab.errors import BadInput, LabError
 from kernelevolve_lab.records.run_state import RunState, Status
 from kernelevolve_lab.rendering import report
 from kernelevolve_lab.widgets import assets, inspector
@@ -48,8 +53,13 @@ class Handle(Protocol):
     def extend(self, candidates: int = 0, seconds: float = 0.0, cost: float = 0.0) -> Any: ...
 
 
-Export = Callable[[Handle, str, str, str], str]
-"""`(run, candidate id, format, folder) -> what was written, for people`."""
+@dataclass(frozen=True)
+class Done:
+    """What a thread brings back: the answer to what was asked for with `ticket`, and the run to show from now on, if any."""
+
+    ticket: str | None
+    answer: dict
+    handle: Handle | None = None
 
 
 class RunView(anywidget.AnyWidget):
@@ -58,25 +68,24 @@ class RunView(anywidget.AnyWidget):
     Displaying it makes two outputs: the live view, and a static report that the page hides while the live view is there. The report is
     brought up to date when the run pauses or ends and when the view is closed, so that a saved notebook reads without a kernel.
 
-    `panels` chooses what is shown (see `PANELS`); several views of one run may be open at once. `export` serves the export button; where it
-    is None and the handle cannot export either, the button says why it is off.
+    `panels` chooses what is shown (see `PANELS`); several views of one run may be open at once. The export button calls the handle's
+    `export(folder, format=…, candidate=…)` where it has one, and says why it is off where not.
     """
 
     _esm = traitlets.Unicode(assets.bundle("view.js")).tag(sync=True)
     _css = traitlets.Unicode(assets.styles()).tag(sync=True)
     _view_count = traitlets.Int(0, allow_none=True).tag(sync=True)
     panels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    name = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
         handle: Handle | None = None,
         panels: tuple[str, ...] = PANELS,
-        export: Export | None = None,
         period: float = PERIOD,
     ) -> None:
-        super().__init__(panels=list(panels))
+        super().__init__(panels=list(panels), name=secrets.token_hex(6))
         self._handle = handle
-        self._export = export
         self._feed = Feed()
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._context = contextvars.copy_context()
@@ -140,7 +149,11 @@ class RunView(anywidget.AnyWidget):
         if message is not None:
             self._sent += 1
             self._known = True
-            self.send({"t": "update", "n": self._sent, "now": time.time(), "can_export": self._export is not None, **message})
+            self.send({"t": "update", "n": self._sent, "now": time.time(), "exports": self._exports(), **message})
+
+    def _exports(self) -> list[str]:
+        """The formats that the shown run can be exported in."""
+        return list(registry.names("exporters")) if hasattr(self._handle, "export") else []
 
     def _stand(self, now: bool) -> str:
         """The handle's word for where the run stands; asked at most once a second, because it looks for a live process in the store."""
@@ -156,7 +169,7 @@ class RunView(anywidget.AnyWidget):
                 asked = self._inbox.get_nowait()
             except queue.Empty:
                 return whole
-            if not isinstance(asked, dict):
+            if isinstance(asked, Done):
                 whole = self._finish(asked) or whole
             elif asked.get("t") == "hello":
                 self._greet()
@@ -167,9 +180,28 @@ class RunView(anywidget.AnyWidget):
     def _greet(self) -> None:
         """Called when a view appears, before it gets the whole state."""
 
-    def _finish(self, item: object) -> bool:
-        """Take in what another thread put on the queue; True when the whole state must be told."""
-        raise TypeError(f"nothing is known about {item!r}")
+    def _later(self, asked: dict, work: Callable[[], Done]) -> None:
+        """Do something slow in a thread of its own; what it brings back goes through the inbox, and its answer out when it is done."""
+
+        def run() -> None:
+            try:
+                done = work()
+            except LabError as error:
+                done = Done(asked.get("ticket"), {"ok": False, "text": str(error)})
+            except Exception as error:
+                _log.exception("the view could not do what was asked: %s", asked.get("t"))
+                done = Done(asked.get("ticket"), {"ok": False, "text": f"{type(error).__name__}: {error}"})
+            self._put(done)
+
+        threading.Thread(target=self._context.run, args=(run,), daemon=True, name="kel-work").start()
+
+    def _finish(self, done: Done) -> bool:
+        """Take in what a thread brought back; True when the whole state must be told."""
+        if done.ticket is not None:
+            self.send({"t": "answer", "ticket": done.ticket, "ok": True, **done.answer})
+        if done.handle is not None:
+            self._handle = done.handle
+        return done.handle is not None
 
     def _answer(self, asked: dict) -> None:
         ticket = asked.get("ticket")
@@ -192,12 +224,17 @@ class RunView(anywidget.AnyWidget):
                 entry = self.state.entries.get(candidate)
                 return {"source": entry.candidate.source if entry else "", "language": entry.candidate.language if entry else ""}
             case {"t": "export", "id": str(candidate), "format": str(form), "folder": str(folder)}:
-                if self._export is None:
-                    return {"ok": False, "text": "This view was opened without an exporter."}
-                return {"text": self._export(self._handle, candidate, form, folder)}
+                return self._later(asked, lambda: Done(asked.get("ticket"), self._write(candidate, form, folder)))
             case {"t": "command", "verb": str(verb)}:
                 return {"text": self._command(verb, asked)}
         return {"ok": False, "text": f"The view was asked for something it does not know: {asked.get('t')}."}
+
+    def _write(self, candidate: str, form: str, folder: str) -> dict:
+        export = getattr(self._handle, "export", None)
+        if export is None:
+            raise BadInput("This run cannot be exported from here.")
+        written = export(Path(folder or "exports").expanduser(), format=form, candidate=candidate)
+        return {"text": "Written: " + ", ".join(str(path) for path in written)}
 
     def _command(self, verb: str, asked: dict) -> str:
         run = self._handle
@@ -241,7 +278,7 @@ class RunView(anywidget.AnyWidget):
 
     def _freeze(self, state: RunState) -> None:
         for handle in self._reports:
-            handle.update(_Html(report.notebook_html(state), report.text(state)))
+            handle.update(_Html(report.notebook_html(state, self.name), report.text(state)))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -250,15 +287,18 @@ class RunView(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         state = self.state
         self._pump.start()
-        return {**data, "text/plain": report.text(state), "text/html": report.top_html(state)}, metadata
+        return {**data, "text/plain": report.text(state), "text/html": report.stub_html(state)}, metadata
 
     def _ipython_display_(self, **kwargs: Any) -> None:
+        from IPython import get_ipython
         from IPython.display import display
 
         data, metadata = self._repr_mimebundle_()
         display(data, raw=True, metadata=metadata)
+        if not hasattr(get_ipython(), "kernel"):
+            return
         state = self.state
-        self._reports.append(display(_Html(report.notebook_html(state), report.text(state)), display_id=True))
+        self._reports.append(display(_Html(report.notebook_html(state, self.name), report.text(state)), display_id=True))
         self._shown = (state.run, state.status)
 
 

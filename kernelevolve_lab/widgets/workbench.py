@@ -10,25 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from kernelevolve_lab import registry, targets
+from kernelevolve_lab import api, registry, targets
 from kernelevolve_lab.errors import LabError
-from kernelevolve_lab.store import RunSummary
-from kernelevolve_lab.widgets.run_view import PANELS, Export, Handle, RunView
+from kernelevolve_lab.store import RunSummary, Store
+from kernelevolve_lab.widgets.run_view import PANELS, Done, Handle, RunView
 
 RUNS = 40
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What a thread brings back: the outcome of what was asked for with `ticket`."""
-
-    ticket: str | None
-    handle: Handle | None
-    text: str = ""
 
 
 class Workbench(RunView):
@@ -36,27 +27,26 @@ class Workbench(RunView):
 
     Displayed, it offers the registered operators, targets, languages, proposers and policies; Start searches in a thread and shows the run.
 
-    `operators` offers operators of your own by name besides the registered ones, `chosen` preselects (`{"operator": "softmax"}`). The
-    functions stand in for those of the public API: `search(operator, target=…, language=…, proposer=…, policy=…, max_candidates=…,
-    max_seconds=…)` starts a run and returns its handle, `open_run(run_id)` returns a stored one's, `runs()` lists what is stored.
+    `operators` offers operators of your own by name besides the registered ones, `chosen` preselects (`{"operator": "softmax"}`), `store`
+    is where runs are kept (by default the user's own). The functions stand in for those of the public API: `search(operator, target=…,
+    language=…, proposer=…, policy=…, max_candidates=…, max_seconds=…)` starts a run and returns its handle, `open_run(run_id)` returns a
+    stored one's, `runs()` lists what is stored.
     """
 
     def __init__(
         self,
         operators: Mapping[str, Any] | None = None,
         chosen: Mapping[str, str] | None = None,
+        store: Store | str | None = None,
         *,
         search: Callable[..., Handle] | None = None,
         open_run: Callable[[str], Handle] | None = None,
         runs: Callable[[], Iterable[RunSummary]] | None = None,
-        export: Export | None = None,
     ) -> None:
-        super().__init__(None, panels=("launcher", *PANELS), export=export)
-        if search is None or open_run is None or runs is None:
-            from kernelevolve_lab import api
-
-            search, open_run, runs = search or api.search, open_run or api.open, runs or api.runs
-        self._search, self._open_run, self._list_runs = search, open_run, runs
+        super().__init__(None, panels=("launcher", *PANELS))
+        self._search = search or partial(api.search, store=store)
+        self._open_run = open_run or partial(api.open_run, store=store)
+        self._list_runs = runs or partial(_stored, store)
         self._operators = dict(operators or {})
         self._chosen = dict(chosen or {})
         self._obstacles: dict[str, str] | None = None
@@ -123,14 +113,14 @@ class Workbench(RunView):
                     _log.exception("probing %s for %s", language, target)
                     found[f"{target}/{language}"] = f"{language} for {target} does not work here: {error}"
         self._obstacles = found
-        self._put(_Done(None, None))
+        self._put(Done(None, {}))
 
     def _do(self, asked: dict) -> dict | None:
         match asked:
             case {"t": "start", "operator": str(name)}:
-                return self._later(asked, lambda: self._start(name, asked))
+                return self._later(asked, lambda: Done(asked.get("ticket"), {}, self._start(name, asked)))
             case {"t": "open", "run": str(run)}:
-                return self._later(asked, lambda: self._open_run(run))
+                return self._later(asked, lambda: Done(asked.get("ticket"), {}, self._open_run(run)))
         return super()._do(asked)
 
     def _start(self, name: str, asked: dict) -> Handle:
@@ -145,26 +135,12 @@ class Workbench(RunView):
             max_seconds=float(seconds) if seconds else None,
         )
 
-    def _later(self, asked: dict, work: Callable[[], Handle]) -> None:
-        """Do it in a thread; the answer goes out when it is done."""
-
-        def run() -> None:
-            try:
-                self._put(_Done(asked.get("ticket"), work()))
-            except LabError as error:
-                self._put(_Done(asked.get("ticket"), None, str(error)))
-            except Exception as error:
-                _log.exception("the workbench could not do what was asked")
-                self._put(_Done(asked.get("ticket"), None, f"{type(error).__name__}: {error}"))
-
-        threading.Thread(target=self._context.run, args=(run,), daemon=True, name="kel-start").start()
-
-    def _finish(self, done: object) -> bool:
-        if not isinstance(done, _Done):
-            return super()._finish(done)
-        if done.ticket is not None:
-            self.send({"t": "answer", "ticket": done.ticket, "ok": not done.text, "text": done.text})
-        if done.handle is not None:
-            self._handle = done.handle
+    def _finish(self, done: Done) -> bool:
+        whole = super()._finish(done)
         self._offer()
-        return done.handle is not None
+        return whole
+
+
+def _stored(store: Store | str | None) -> Iterable[RunSummary]:
+    opened = store if isinstance(store, Store) else Store.open(store)
+    return opened.runs()

@@ -18,7 +18,14 @@ from playwright.sync_api import Browser, Page
 
 HERE = Path(__file__).parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 TRAINING = "@jupyterlab/apputils-extension"
 
 
@@ -37,7 +44,9 @@ class Lab:
         self.base = f"http://127.0.0.1:{(port := _free_port())}"
         self.home = home
         settings = home / "settings"
-        folders = {name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+        folders = {
+            name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+        }
         self.set("@jupyterlab/apputils-extension", "notification", {"fetchNews": "false", "checkForUpdates": False})
         self.set("@jupyterlab/docmanager-extension", "plugin", {"autosave": False})
         self.environment = {
@@ -51,7 +60,12 @@ class Lab:
         }
         self.log = (home / "lab.log").open("w")
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
-        command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
+        command += [
+            "--ServerApp.port_retries=0",
+            "--IdentityProvider.token=",
+            "--ServerApp.password=",
+            "--ServerApp.disable_check_xsrf=True",
+        ]
         command += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={self.root}"]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=self.environment)
         self._await_answer(60)
@@ -120,7 +134,7 @@ class LabPage:
         self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
         if self.dark:
             self.command("apputils:change-theme", theme="JupyterLab Dark")
-            self.page.wait_for_selector("body[data-jp-theme-light=false]")
+            self.page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
         self.wait_idle()
         self.command("application:toggle-left-area") if self.page.locator("#jp-left-stack:visible").count() else None
 
@@ -131,7 +145,9 @@ class LabPage:
 
     def run_all(self, wait: bool = True) -> None:
         """Run every cell; without `wait` for cells that go on."""
-        self.page.evaluate("() => { window.ran = false; window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true; }); }")
+        self.page.evaluate(
+            "() => { window.ran = false; window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true; }); }"
+        )
         if wait:
             self.page.wait_for_function("() => window.ran", timeout=120_000)
 

@@ -48,7 +48,7 @@ class Stage:
             "css": assets.styles(),
             "light": "false" if dark else "true",
             "esm": json.dumps(assets.bundle("view.js")).replace("</", "<\\/"),
-            "traits": json.dumps({"panels": list(view.panels)}),
+            "traits": json.dumps({"panels": list(view.panels), "name": view.name}),
             "width": width,
         }
         page.route("http://stage.test/**", lambda route: route.fulfill(body=html, content_type="text/html; charset=utf-8"))

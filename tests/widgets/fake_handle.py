@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import synthetic_stream as synthetic
 
@@ -101,3 +102,9 @@ class FakeHandle:
 
     def extend(self, candidates: int = 0, seconds: float = 0.0, cost: float = 0.0) -> None:
         self._steer(Extend(candidates=candidates, seconds=seconds, cost=cost), "")
+
+    def export(self, out: Path, format: str = "module", candidate: str | None = None) -> tuple[Path, ...]:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{candidate}.{format}.txt"
+        path.write_text(self.state.entries[candidate].candidate.source)
+        return (path,)

@@ -11,9 +11,9 @@ export class Chart {
     this.margins = margins;
     this.paint = draw;
     this.hit = hit;
-    this.canvas = h("canvas", { class: "kel-canvas", role: "img", "aria-label": label });
-    this.tip = h("div", { class: "kel-tip", hidden: true });
-    this.root = h("div", { class: "kel-chart" }, this.canvas, this.tip);
+    this.canvas = h("canvas", { class: "kl-canvas", role: "img", "aria-label": label });
+    this.tip = h("div", { class: "kl-tip", hidden: true });
+    this.root = h("div", { class: "kl-chart" }, this.canvas, this.tip);
     this.waiting = false;
     this.resized = new ResizeObserver(() => this.later());
     this.resized.observe(this.root);

@@ -69,7 +69,7 @@ export function ratioTone(ratio) {
 
 export function tabs(label, items, onSelect) {
   const buttons = new Map();
-  const list = h("div", { class: "kel-tabs", role: "tablist", "aria-label": label });
+  const list = h("div", { class: "kl-tabs", role: "tablist", "aria-label": label });
   const select = (name, tell = true) => {
     for (const [other, button] of buttons) {
       button.setAttribute("aria-selected", String(other === name));
@@ -78,7 +78,7 @@ export function tabs(label, items, onSelect) {
     if (tell) onSelect(name);
   };
   for (const [name, text] of items) {
-    const button = h("button", { type: "button", role: "tab", class: "kel-tab", "data-tab": name, onclick: () => select(name) }, text);
+    const button = h("button", { type: "button", role: "tab", class: "kl-tab", "data-tab": name, onclick: () => select(name) }, text);
     buttons.set(name, button);
     list.append(button);
   }

@@ -7,52 +7,48 @@ const OVER = ["finished", "stopped", "failed"];
 const ANNOUNCE_EVERY = 5000;
 
 function metric(label) {
-  const value = h("div", { class: "kel-metric-value" }, DASH);
-  const note = h("div", { class: "kel-metric-note" }, " ");
-  const root = h("div", { class: "kel-metric" }, h("div", { class: "kel-metric-label" }, label), value, note);
+  const value = h("div", { class: "kl-metric-value" }, DASH);
+  const note = h("div", { class: "kl-metric-note" }, " ");
+  const root = h("div", { class: "kl-metric" }, h("div", { class: "kl-metric-label" }, label), value, note);
   return { root, value, note, label: root.firstChild };
 }
 
 export function header(store) {
-  const pill = h("span", { class: "kel-pill" });
-  const title = h("h2", { class: "kel-title" });
-  const facts = h("span", { class: "kel-facts" });
-  const phase = h("span", { class: "kel-phase" });
-  const live = h("div", { class: "kel-hidden", "aria-live": "polite", role: "status" });
+  const pill = h("span", { class: "kl-pill" });
+  const title = h("h2", { class: "kl-title" });
+  const facts = h("span", { class: "kl-facts" });
+  const phase = h("span", { class: "kl-phase" });
+  const live = h("div", { class: "kl-hidden", "aria-live": "polite", role: "status" });
 
-  const button = (text, verb, hint) => h("button", { type: "button", class: "kel-button", title: hint, onclick: () => store.command(verb) }, text);
+  const button = (text, verb, hint) => h("button", { type: "button", class: "kl-button", title: hint, onclick: () => store.command(verb) }, text);
   const pause = button("Pause", "pause", "Let what is being judged finish, then wait");
   const resume = button("Resume", "resume", "Go on searching");
   const stop = button("Stop", "stop", "End the search; what was judged stays");
-  const extend = h("button", { type: "button", class: "kel-button", title: "Add 25 candidates and, where time is bounded, 60 seconds to the budget", onclick: () => store.command("extend", { candidates: 25, seconds: 60 }) }, "+25");
-  const exporter = h("button", { type: "button", class: "kel-button", onclick: () => exportBest() }, "Export");
-  const controls = h("div", { class: "kel-controls", role: "group", "aria-label": "Control of the search" }, pause, resume, stop, extend, exporter);
+  const extend = h("button", { type: "button", class: "kl-button", title: "Add 25 candidates and, where time is bounded, 60 seconds to the budget", onclick: () => store.command("extend", { candidates: 25, seconds: 60 }) }, "+25");
+  const exporter = h("button", { type: "button", class: "kl-button", onclick: () => exporting.toggle() }, "Export");
+  const controls = h("div", { class: "kl-controls", role: "group", "aria-label": "Control of the search" }, pause, resume, stop, extend, exporter);
 
+  const exporting = exportBar(store);
   const best = metric("Best");
   const second = metric("Best");
   const roof = metric("Of the roof");
   const count = metric("Judged");
   const time = metric("Time left");
   const cost = metric("Cost");
-  best.root.classList.add("kel-metric-main");
-  roof.root.classList.add("kel-metric-wide");
-  count.root.classList.add("kel-metric-wide");
-  const bar = h("div", { class: "kel-progress", role: "progressbar", "aria-label": "Budget used", "aria-valuemin": "0", "aria-valuemax": "100" }, h("span", {}));
+  best.root.classList.add("kl-metric-main");
+  roof.root.classList.add("kl-metric-wide");
+  count.root.classList.add("kl-metric-wide");
+  const bar = h("div", { class: "kl-progress", role: "progressbar", "aria-label": "Budget used", "aria-valuemin": "0", "aria-valuemax": "100" }, h("span", {}));
   count.root.append(bar);
 
   const root = h(
     "header",
-    { class: "kel-head" },
-    h("div", { class: "kel-head-line" }, pill, title, h("div", { class: "kel-head-facts" }, phase, facts), controls),
-    h("div", { class: "kel-metrics" }, best.root, second.root, roof.root, count.root, time.root, cost.root),
+    { class: "kl-head" },
+    h("div", { class: "kl-head-line" }, pill, title, h("div", { class: "kl-head-facts" }, phase, facts), controls),
+    h("div", { class: "kl-metrics" }, best.root, second.root, roof.root, count.root, time.root, cost.root),
+    exporting.root,
     live,
   );
-
-  async function exportBest() {
-    const status = store.status;
-    const answer = await store.ask({ t: "export", id: status.best, format: "module", folder: "" });
-    store.tell("notice", { tone: answer.ok ? "good" : "bad", text: answer.text });
-  }
 
   function enable(element, reason, title) {
     element.disabled = Boolean(reason);
@@ -134,7 +130,7 @@ export function header(store) {
     enable(resume, none, state === "paused" ? "Go on searching" : "Take the run up again in this process");
     enable(stop, none || (over || state === "interrupted" ? "The run is not running" : ""), "End the search; what was judged stays");
     enable(extend, none, `Add 25 candidates${status.budget.seconds ? " and 60 seconds" : ""} to the budget${over ? "; the run goes on" : ""}`);
-    enable(exporter, none || (!store.canExport ? "This view was opened without an exporter" : !status.best ? "There is nothing correct to export yet" : ""), "Write the best candidate as a module that needs only torch");
+    enable(exporter, none || (!store.exports.length ? "This run cannot be exported from here" : !status.best ? "There is nothing correct to export yet" : ""), "Write the best candidate, or the selected one, to a folder");
     announce(status);
     drawClock();
   }
@@ -142,4 +138,44 @@ export function header(store) {
   store.on("status", draw);
   const clock = setInterval(drawClock, 1000);
   return { root, close: () => clearInterval(clock) };
+}
+
+// Asks in what form and where to write a candidate: the selected one where that is correct, else the best.
+function exportBar(store) {
+  const what = h("select", { class: "kl-select", "aria-label": "Candidate to export" });
+  const form = h("select", { class: "kl-select", "aria-label": "Format" });
+  const folder = h("input", { class: "kl-input", type: "text", "aria-label": "Folder", spellcheck: "false" });
+  const write = h("button", { type: "submit", class: "kl-button kl-button-main" }, "Write");
+  const said = h("span", { class: "kl-export-said", role: "status" });
+  const root = h("form", { class: "kl-export", hidden: true }, h("b", {}, "Export"), what, " as ", form, " into ", folder, write, h("button", { type: "button", class: "kl-button", onclick: () => { root.hidden = true; } }, "Close"), said);
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") root.hidden = true;
+    event.stopPropagation();
+  });
+  root.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    write.disabled = true;
+    said.dataset.tone = "busy";
+    setText(said, "Writing…");
+    const answer = await store.ask({ t: "export", id: what.value, format: form.value, folder: folder.value.trim() }).catch(() => null);
+    write.disabled = false;
+    if (!answer) return;
+    said.dataset.tone = answer.ok ? "good" : "bad";
+    setText(said, answer.text);
+  });
+  return {
+    root,
+    toggle() {
+      root.hidden = !root.hidden;
+      if (root.hidden) return;
+      setText(said, "");
+      const selected = store.rows.get(store.selected);
+      const offered = [store.best(), selected?.verdict === "correct" ? selected : null].filter(Boolean);
+      what.replaceChildren(...[...new Set(offered)].map((row) => h("option", { value: row.id }, `${row.id === store.status.best ? "the best, " : "the selected, "}#${row.order} ${row.title}`)));
+      form.replaceChildren(...store.exports.map((name) => h("option", { value: name }, name)));
+      form.value = store.exports.includes("module") ? "module" : store.exports[0];
+      folder.value ||= `exports/${store.status.operator}`;
+      form.focus();
+    },
+  };
 }

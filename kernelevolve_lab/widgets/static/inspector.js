@@ -7,23 +7,23 @@ const TABS = [["source", "Source"], ["diff", "Diff"], ["cases", "Cases"], ["diag
 const SETTLE = 120;
 
 export function inspectorPanel(store) {
-  const name = h("div", { class: "kel-inspect-name" });
-  const facts = h("div", { class: "kel-inspect-facts" });
-  const base = h("select", { class: "kel-select", "aria-label": "Compare with" });
-  const compare = h("label", { class: "kel-compare", hidden: true }, "Compare with ", base);
-  const body = h("div", { class: "kel-inspect-body", role: "tabpanel", tabindex: "0" });
+  const name = h("div", { class: "kl-inspect-name" });
+  const facts = h("div", { class: "kl-inspect-facts" });
+  const base = h("select", { class: "kl-select", "aria-label": "Compare with" });
+  const compare = h("label", { class: "kl-compare", hidden: true }, "Compare with ", base);
+  const body = h("div", { class: "kl-inspect-body", role: "tabpanel", tabindex: "0" });
   let tab = "source";
   const bar = tabs("Parts of the candidate", TABS, (chosen) => {
     tab = chosen;
     load();
   });
-  const act = (text, title, run) => h("button", { type: "button", class: "kel-button kel-small", title, onclick: run }, text);
+  const act = (text, title, run) => h("button", { type: "button", class: "kl-button kl-small", title, onclick: run }, text);
   const pin = act("Pin", "Keep it in sight and prefer it as a parent", () => store.command("pin", { id: shown, pinned: !store.rows.get(shown).pinned }));
   const branch = act("Branch", "Expand this candidate next", () => store.command("branch", { id: shown }));
   const edit = act("Edit a copy", "Open its source in the enqueue box", () => store.tell("edit", shown));
   const reject = act("Reject…", "Reject it with a reason", () => store.tell("reject", shown));
-  const actions = h("div", { class: "kel-actions" }, pin, branch, edit, reject);
-  const { root, head } = panel("inspector", "Candidate", h("div", { class: "kel-inspect-top" }, h("div", {}, name, facts), actions), h("div", { class: "kel-inspect-bar" }, bar.list, compare), body);
+  const actions = h("div", { class: "kl-actions" }, pin, branch, edit, reject);
+  const { root, head } = panel("inspector", "Candidate", h("div", { class: "kl-inspect-top" }, h("div", {}, name, facts), actions), h("div", { class: "kl-inspect-bar" }, bar.list, compare), body);
   head.hidden = true;
   bar.select(tab, false);
 
@@ -66,7 +66,7 @@ export function inspectorPanel(store) {
       facts.replaceChildren();
       return;
     }
-    name.replaceChildren(h("span", { class: "kel-symbol", "data-tone": row.tone, "aria-hidden": "true" }, row.symbol), h("b", {}, row.title), h("code", {}, row.id));
+    name.replaceChildren(h("span", { class: "kl-symbol", "data-tone": row.tone, "aria-hidden": "true" }, row.symbol), h("b", {}, row.title), h("code", {}, row.id));
     const ratios = Object.entries(row.speedups ?? {}).map(([against, ratio]) => `${timesText(ratio[0])} ${bandText(ratio)} vs ${against}`);
     const told = [`#${row.order} · generation ${row.gen} · ${row.proposer} · ${row.language}`, row.word + (ratios.length ? `: ${ratios.join(", ")} (${row.evidence})` : ""), row.rejected !== undefined ? `rejected: ${row.rejected}` : row.banned ? "banned: an ancestor was rejected" : ""];
     facts.replaceChildren(...told.filter(Boolean).map((text) => h("span", {}, text)));
@@ -82,7 +82,7 @@ export function inspectorPanel(store) {
     compare.hidden = tab !== "diff";
     const row = store.rows.get(shown);
     if (!row) {
-      body.replaceChildren(h("p", { class: "kel-empty" }, "Choose a candidate in the leaderboard, on the roofline or in the lineage."));
+      body.replaceChildren(h("p", { class: "kl-empty" }, "Choose a candidate in the leaderboard, on the roofline or in the lineage."));
       return;
     }
     if (tab === "diff") offer(row);
@@ -101,7 +101,7 @@ export function inspectorPanel(store) {
     if (asked !== key) return;
     body.removeAttribute("aria-busy");
     if (answer.ok) body.innerHTML = answer.html; // made and escaped by `rendering`; nothing else is ever placed as markup
-    else body.replaceChildren(h("p", { class: "kel-empty" }, answer.text));
+    else body.replaceChildren(h("p", { class: "kl-empty" }, answer.text));
     if (!same) body.scrollTop = 0;
   }
 

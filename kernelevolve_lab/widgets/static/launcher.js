@@ -5,20 +5,20 @@ import { h, setText, timesText } from "./dom.js";
 const DEFAULTS = { operator: "rms_norm", target: "cpu", language: "cpp", proposer: "schedule", policy: "evolutionary" };
 
 function field(label, control) {
-  return h("label", { class: "kel-field" }, h("span", {}, label), control);
+  return h("label", { class: "kl-field" }, h("span", {}, label), control);
 }
 
 export function launcher(store) {
   const choosers = {};
-  for (const name of Object.keys(DEFAULTS)) choosers[name] = h("select", { class: "kel-select", name });
-  const candidates = h("input", { class: "kel-input kel-number", type: "number", name: "candidates", min: "1", step: "1", value: "60", required: true });
-  const seconds = h("input", { class: "kel-input kel-number", type: "number", name: "seconds", min: "1", step: "1", placeholder: "no limit" });
-  const start = h("button", { type: "submit", class: "kel-button kel-button-main" }, "Start");
-  const earlier = h("select", { class: "kel-select", "aria-label": "Open an earlier run" });
-  const why = h("p", { class: "kel-why", role: "alert" });
+  for (const name of Object.keys(DEFAULTS)) choosers[name] = h("select", { class: "kl-select", name });
+  const candidates = h("input", { class: "kl-input kl-number", type: "number", name: "candidates", min: "1", step: "1", value: "60", required: true });
+  const seconds = h("input", { class: "kl-input kl-number", type: "number", name: "seconds", min: "1", step: "1", placeholder: "no limit" });
+  const start = h("button", { type: "submit", class: "kl-button kl-button-main" }, "Start");
+  const earlier = h("select", { class: "kl-select", "aria-label": "Open an earlier run" });
+  const why = h("p", { class: "kl-why", role: "alert" });
   const welcome = h(
     "ol",
-    { class: "kel-welcome", "aria-label": "What happens next" },
+    { class: "kl-welcome", "aria-label": "What happens next" },
     ...[
       ["Choose", "An operator, where it runs and how long to look. Every chooser has a sensible start: Start works as it is."],
       ["Watch", "The machine's ceilings and PyTorch's own times come first, within seconds; then candidates, each compiled, checked against a float64 golden and timed in pairs."],
@@ -27,8 +27,8 @@ export function launcher(store) {
   );
   const root = h(
     "form",
-    { class: "kel-launcher", novalidate: true, "aria-label": "Start a search" },
-    h("div", { class: "kel-fields" },
+    { class: "kl-launcher", novalidate: true, "aria-label": "Start a search" },
+    h("div", { class: "kl-fields" },
       field("Operator", choosers.operator),
       field("Target", choosers.target),
       field("Language", choosers.language),
@@ -37,7 +37,7 @@ export function launcher(store) {
       field("Candidates", candidates),
       field("Seconds", seconds),
       start,
-      h("span", { class: "kel-stretch" }),
+      h("span", { class: "kl-stretch" }),
       field("Earlier runs", earlier)),
     why,
     welcome,

@@ -29,12 +29,12 @@ export function mainDot(row) {
 }
 
 function ratioCell(scale) {
-  const number = h("span", { class: "kel-ratio-value" });
-  const band = h("span", { class: "kel-band" });
-  const bar = h("span", { class: "kel-bar-fill" });
-  const one = h("span", { class: "kel-bar-one" });
-  const track = h("span", { class: "kel-bar-track", "aria-hidden": "true" }, bar, band, one);
-  const cell = h("td", { class: "kel-num kel-ratio" }, number, track);
+  const number = h("span", { class: "kl-ratio-value" });
+  const band = h("span", { class: "kl-band" });
+  const bar = h("span", { class: "kl-bar-fill" });
+  const one = h("span", { class: "kl-bar-one" });
+  const track = h("span", { class: "kl-bar-track", "aria-hidden": "true" }, bar, band, one);
+  const cell = h("td", { class: "kl-num kl-ratio" }, number, track);
   return (ratio, struck) => {
     setText(number, ratio ? timesText(ratio[0]) : DASH);
     track.hidden = !ratio;
@@ -54,14 +54,14 @@ function ratioCell(scale) {
 }
 
 function makeRow(scale) {
-  const rank = h("td", { class: "kel-num kel-rank" });
-  const verdict = h("td", { class: "kel-verdict" }, h("span", { class: "kel-symbol", "aria-hidden": "true" }), h("span", {}));
+  const rank = h("td", { class: "kl-num kl-rank" });
+  const verdict = h("td", { class: "kl-verdict" }, h("span", { class: "kl-symbol", "aria-hidden": "true" }), h("span", {}));
   const main = ratioCell(scale);
   const other = ratioCell(scale);
-  const roof = h("td", { class: "kel-num kel-roof-cell" });
-  const title = h("td", { class: "kel-name" }, h("span", { class: "kel-name-text" }), h("span", { class: "kel-marks" }));
-  const gen = h("td", { class: "kel-num" });
-  const proposer = h("td", { class: "kel-dim" });
+  const roof = h("td", { class: "kl-num kl-roof-cell" });
+  const title = h("td", { class: "kl-name" }, h("span", { class: "kl-name-text" }), h("span", { class: "kl-marks" }));
+  const gen = h("td", { class: "kl-num" });
+  const proposer = h("td", { class: "kl-dim" });
   const tr = h("tr", { role: "row", tabindex: "-1" }, rank, verdict, main(null), other(null), roof, title, gen, proposer);
   return { tr, rank, verdict, main, other, roof, title, gen, proposer };
 }
@@ -75,44 +75,44 @@ export function leaderboard(store) {
     },
   };
   const columns = [
-    ["rank", "#", "kel-num"],
+    ["rank", "#", "kl-num"],
     ["verdict", "Verdict", ""],
-    ["main", "vs baseline", "kel-num"],
-    ["other", "vs eager", "kel-num"],
-    ["roof", "Roof", "kel-num"],
+    ["main", "vs baseline", "kl-num"],
+    ["other", "vs eager", "kl-num"],
+    ["roof", "Roof", "kl-num"],
     ["title", "Candidate", ""],
-    ["gen", "Gen", "kel-num"],
+    ["gen", "Gen", "kl-num"],
     ["proposer", "By", ""],
   ];
   const headers = new Map();
   const headRow = h("tr", { role: "row" });
   let sort = { name: "rank", down: false };
   for (const [name, text, kind] of columns) {
-    const button = h("button", { type: "button", class: "kel-sort", onclick: () => sortBy(name) }, text);
-    const th = h("th", { scope: "col", class: `${kind} kel-col-${name}`, role: "columnheader" }, button);
+    const button = h("button", { type: "button", class: "kl-sort", onclick: () => sortBy(name) }, text);
+    const th = h("th", { scope: "col", class: `${kind} kl-col-${name}`, role: "columnheader" }, button);
     headers.set(name, { th, button });
     headRow.append(th);
   }
-  const above = h("tr", { class: "kel-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
-  const below = h("tr", { class: "kel-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
+  const above = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
+  const below = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
   const body = h("tbody", {}, above, below);
-  const table = h("table", { class: "kel-board", role: "grid", "aria-label": "Candidates" }, h("caption", { class: "kel-hidden" }, "Candidates; speedups are paired ratios with 95 % intervals. Arrows move, Enter inspects, D shows the difference, P pins, X rejects, B branches."), h("thead", {}, headRow), body);
-  const scroller = h("div", { class: "kel-scroll" }, table);
-  const empty = h("p", { class: "kel-empty" }, "No candidate yet. The first ones come once the baselines are measured.");
+  const table = h("table", { class: "kl-board", role: "grid", "aria-label": "Candidates" }, h("caption", { class: "kl-hidden" }, "Candidates; speedups are paired ratios with 95 % intervals. Arrows move, Enter inspects, D shows the difference, P pins, X rejects, B branches."), h("thead", {}, headRow), body);
+  const scroller = h("div", { class: "kl-scroll" }, table);
+  const empty = h("p", { class: "kl-empty" }, "No candidate yet. The first ones come once the baselines are measured.");
   const reject = rejectBar(store, () => focusRow(store.selected));
   const { root, head } = panel("leaderboard", "Leaderboard", empty, scroller, reject.root);
 
-  const filters = h("div", { class: "kel-segments", role: "group", "aria-label": "Show" });
+  const filters = h("div", { class: "kl-segments", role: "group", "aria-label": "Show" });
   let filter = "all";
   const filterButtons = Object.keys(FILTERS).map((name) => {
-    const button = h("button", { type: "button", class: "kel-segment", "aria-pressed": String(name === filter), onclick: () => setFilter(name) }, name);
+    const button = h("button", { type: "button", class: "kl-segment", "aria-pressed": String(name === filter), onclick: () => setFilter(name) }, name);
     filters.append(button);
     return [name, button];
   });
-  const find = h("input", { class: "kel-input kel-find", type: "search", placeholder: "Find", "aria-label": "Find candidates by title, id or proposer" });
+  const find = h("input", { class: "kl-input kl-find", type: "search", placeholder: "Find", "aria-label": "Find candidates by title, id or proposer" });
   find.addEventListener("input", () => { dirty = true; later(); });
-  const keys = h("span", { class: "kel-keys", "aria-hidden": "true" });
-  for (const [key, what] of [["↑↓", "move"], ["↵", "inspect"], ["D", "diff"], ["P", "pin"], ["X", "reject"], ["B", "branch"]]) keys.append(h("kbd", {}, key), ` ${what} `);
+  const keys = h("span", { class: "kl-keys", "aria-hidden": "true" });
+  for (const [key, what] of [["↵", "inspect"], ["D", "diff"], ["P", "pin"], ["X", "reject"], ["B", "branch"]]) keys.append(h("kbd", {}, key), ` ${what} `);
   head.append(filters, find, keys);
 
   const made = new Map(); // id -> the elements of a row in sight
@@ -198,15 +198,15 @@ export function leaderboard(store) {
     const selected = row.id === store.selected;
     parts.tr.setAttribute("aria-selected", String(selected));
     parts.tr.tabIndex = selected || (index === 0 && !store.selected) ? 0 : -1;
-    parts.tr.classList.toggle("kel-hovered", row.id === store.hovered);
+    parts.tr.classList.toggle("kl-hovered", row.id === store.hovered);
     const rank = ranks.get(row.id);
     setText(parts.rank, rank ? String(rank) : "");
     if (parts.shown === row) return;
     parts.shown = row;
     parts.tr.dataset.id = row.id;
     parts.tr.dataset.tone = row.tone;
-    parts.tr.classList.toggle("kel-banned", Boolean(row.banned));
-    parts.tr.classList.toggle("kel-best", row.id === store.status?.best);
+    parts.tr.classList.toggle("kl-banned", Boolean(row.banned));
+    parts.tr.classList.toggle("kl-best", row.id === store.status?.best);
     setText(parts.verdict.firstChild, row.symbol);
     setText(parts.verdict.lastChild, row.word);
     parts.verdict.title = row.reason ?? "";
@@ -218,13 +218,13 @@ export function leaderboard(store) {
     setText(parts.title.firstChild, row.title);
     parts.title.title = `${row.title} · ${row.id}${row.reason ? ` · ${row.reason}` : ""}`;
     const marks = [];
-    if (row.pinned) marks.push(h("span", { class: "kel-mark kel-mark-pin" }, "pinned"));
-    if (row.rejected !== undefined) marks.push(h("span", { class: "kel-mark kel-mark-bad", title: row.rejected }, "rejected"));
-    else if (row.banned) marks.push(h("span", { class: "kel-mark", title: "An ancestor was rejected" }, "banned"));
-    if (row.final) marks.push(h("span", { class: "kel-mark", title: "Measured again as a finalist" }, "re-measured"));
-    for (const flag of row.flags ?? []) marks.push(h("span", { class: "kel-mark kel-mark-warn" }, flag));
-    if (row.evidence && row.evidence !== "measured") marks.push(h("span", { class: "kel-mark kel-mark-warn" }, row.evidence));
-    marks.push(h("span", { class: "kel-id" }, `#${row.order}`));
+    if (row.pinned) marks.push(h("span", { class: "kl-mark kl-mark-pin" }, "pinned"));
+    if (row.rejected !== undefined) marks.push(h("span", { class: "kl-mark kl-mark-bad", title: row.rejected }, "rejected"));
+    else if (row.banned) marks.push(h("span", { class: "kl-mark", title: "An ancestor was rejected" }, "banned"));
+    if (row.final) marks.push(h("span", { class: "kl-mark", title: "Measured again as a finalist" }, "re-measured"));
+    for (const flag of row.flags ?? []) marks.push(h("span", { class: "kl-mark kl-mark-warn" }, flag));
+    if (row.evidence && row.evidence !== "measured") marks.push(h("span", { class: "kl-mark kl-mark-warn" }, row.evidence));
+    marks.push(h("span", { class: "kl-id" }, `#${row.order}`));
     parts.title.lastChild.replaceChildren(...marks);
     setText(parts.gen, String(row.gen));
     setText(parts.proposer, row.proposer);
@@ -328,12 +328,12 @@ export function leaderboard(store) {
 
 // Asks for the reason of a rejection in place; nothing is rejected without one.
 function rejectBar(store, done) {
-  const label = h("label", { class: "kel-reject-label" });
-  const input = h("input", { class: "kel-input", type: "text", maxlength: "500", placeholder: "Why? The proposer is told, and nothing may descend from it." });
+  const label = h("label", { class: "kl-reject-label" });
+  const input = h("input", { class: "kl-input", type: "text", maxlength: "500", placeholder: "Why? The proposer is told, and nothing may descend from it." });
   label.append(h("span", {}), input);
-  const send = h("button", { type: "submit", class: "kel-button kel-button-bad" }, "Reject");
-  const cancel = h("button", { type: "button", class: "kel-button", onclick: () => close() }, "Cancel");
-  const root = h("form", { class: "kel-reject", hidden: true }, label, send, cancel);
+  const send = h("button", { type: "submit", class: "kl-button kl-button-bad" }, "Reject");
+  const cancel = h("button", { type: "button", class: "kl-button", onclick: () => close() }, "Cancel");
+  const root = h("form", { class: "kl-reject", hidden: true }, label, send, cancel);
   let id = null;
   const check = () => {
     send.disabled = !input.value.trim();

@@ -8,11 +8,11 @@ const PAD = 16;
 const NODES = 400; // nodes drawn: the latest, and the ancestors of the best and of what is selected
 
 export function lineage(store) {
-  const drawing = h("div", { class: "kel-tree-scroll", "aria-hidden": "true" });
-  const list = h("ul", { class: "kel-tree-list", role: "tree", "aria-label": "Lineage" });
-  const twin = h("details", { class: "kel-tree-twin" }, h("summary", {}, "As a list"), list);
-  const empty = h("p", { class: "kel-empty" }, "The tree grows from the first candidate.");
-  const root = h("div", { class: "kel-lineage" }, empty, drawing, twin);
+  const drawing = h("div", { class: "kl-tree-scroll", "aria-hidden": "true" });
+  const list = h("ul", { class: "kl-tree-list", role: "tree", "aria-label": "Lineage" });
+  const twin = h("details", { class: "kl-tree-twin" }, h("summary", {}, "As a list"), list);
+  const empty = h("p", { class: "kl-empty" }, "The tree grows from the first candidate.");
+  const root = h("div", { class: "kl-lineage" }, empty, drawing, twin);
   let visible = false;
   let dirty = true;
   let waiting = false;
@@ -69,13 +69,13 @@ export function lineage(store) {
     const best = new Set();
     ancestors(store.status.best, best);
     const at = (id) => ({ x: PAD + places.get(id).depth * STEP_X, y: PAD + places.get(id).line * STEP_Y });
-    const svg = s("svg", { width: PAD * 2 + depth * STEP_X + 60, height: PAD * 2 + lines * STEP_Y, class: "kel-tree" });
+    const svg = s("svg", { width: PAD * 2 + depth * STEP_X + 60, height: PAD * 2 + lines * STEP_Y, class: "kl-tree" });
     for (const row of rows) {
       for (const [index, parent] of (row.parents ?? []).entries()) {
         if (!places.has(parent)) continue;
         const [a, b] = [at(parent), at(row.id)];
-        const path = s("path", { d: `M${a.x} ${a.y}C${a.x + STEP_X / 2} ${a.y} ${b.x - STEP_X / 2} ${b.y} ${b.x} ${b.y}`, class: index ? "kel-edge kel-edge-more" : "kel-edge" });
-        if (!index && best.has(row.id) && best.has(parent)) path.classList.add("kel-edge-best");
+        const path = s("path", { d: `M${a.x} ${a.y}C${a.x + STEP_X / 2} ${a.y} ${b.x - STEP_X / 2} ${b.y} ${b.x} ${b.y}`, class: index ? "kl-edge kl-edge-more" : "kl-edge" });
+        if (!index && best.has(row.id) && best.has(parent)) path.classList.add("kl-edge-best");
         svg.append(path);
       }
     }
@@ -84,10 +84,10 @@ export function lineage(store) {
       const { x, y } = at(row.id);
       const good = row.verdict === "correct";
       const radius = good ? 3 + 5 * Math.sqrt((row.fitness ?? 0) / top) : 3;
-      const node = s("g", { class: "kel-node", transform: `translate(${x} ${y})`, "data-id": row.id, "data-tone": row.banned ? "quiet" : row.tone });
-      if (row.id === store.selected) node.classList.add("kel-node-selected");
-      if (row.id === store.status.best) node.classList.add("kel-node-best");
-      node.append(good ? s("circle", { r: radius }) : s("path", { d: "M-3-3L3 3M3-3L-3 3" }), s("circle", { r: 9, class: "kel-node-hit" }), s("title", {}, `#${row.order} ${row.title}: ${good ? timesText(row.fitness) : row.word}${row.banned ? ", banned" : ""}`));
+      const node = s("g", { class: "kl-node", transform: `translate(${x} ${y})`, "data-id": row.id, "data-tone": row.banned ? "quiet" : row.tone });
+      if (row.id === store.selected) node.classList.add("kl-node-selected");
+      if (row.id === store.status.best) node.classList.add("kl-node-best");
+      node.append(good ? s("circle", { r: radius }) : s("path", { d: "M-3-3L3 3M3-3L-3 3" }), s("circle", { r: 9, class: "kl-node-hit" }), s("title", {}, `#${row.order} ${row.title}: ${good ? timesText(row.fitness) : row.word}${row.banned ? ", banned" : ""}`));
       if (row.id === store.status.best || row.pinned) node.append(s("text", { x: 12, y: 4 }, good ? timesText(row.fitness) : row.word));
       svg.append(node);
     }
@@ -97,7 +97,7 @@ export function lineage(store) {
 
   function item(row, children, level) {
     const kids = children.get(row.id) ?? [];
-    const label = h("button", { type: "button", class: "kel-link", tabindex: "-1", onclick: () => store.select(row.id) }, `${row.symbol} #${row.order} ${row.title} `, h("span", { class: "kel-dim" }, row.verdict === "correct" ? timesText(row.fitness) : row.word));
+    const label = h("button", { type: "button", class: "kl-link", tabindex: "-1", onclick: () => store.select(row.id) }, `${row.symbol} #${row.order} ${row.title} `, h("span", { class: "kl-dim" }, row.verdict === "correct" ? timesText(row.fitness) : row.word));
     const node = h("li", { role: "treeitem", "aria-level": String(level), "aria-selected": String(row.id === store.selected), tabindex: "-1" }, label);
     if (kids.length) {
       node.setAttribute("aria-expanded", "true");
@@ -123,7 +123,7 @@ export function lineage(store) {
     requestAnimationFrame(first);
   });
   drawing.addEventListener("click", (event) => {
-    const id = event.target.closest(".kel-node")?.dataset.id;
+    const id = event.target.closest(".kl-node")?.dataset.id;
     if (id) store.select(id);
   });
 

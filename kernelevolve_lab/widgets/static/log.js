@@ -6,7 +6,7 @@ import { panel } from "./store.js";
 const SHOWN = 300;
 
 export function logPanel(store) {
-  const list = h("ol", { class: "kel-log-lines", tabindex: "0", "aria-label": "Log lines" });
+  const list = h("ol", { class: "kl-log-lines", tabindex: "0", "aria-label": "Log lines" });
   const { root } = panel("log", "Log", list);
 
   function line([, time, level, text]) {

@@ -5,7 +5,7 @@ import { bandText, h, timesText } from "./dom.js";
 
 export function progress(store) {
   const chart = new Chart(store, "Speedup over the candidates judged", { left: 42, right: 14, top: 10, bottom: 22 }, draw, hit);
-  const root = h("div", { class: "kel-progress-chart" }, chart.root);
+  const root = h("div", { class: "kl-progress-chart" }, chart.root);
   let spots = [];
 
   function draw(g, box, c) {

@@ -8,10 +8,10 @@ import { mainDot } from "./leaderboard.js";
 const SPREAD = 13; // px that candidates of one intensity are spread sideways, so that they can be told apart
 
 export function roofline(store) {
-  const cases = h("select", { class: "kel-select", "aria-label": "Case shown on the roofline" });
-  const verdict = h("p", { class: "kel-roof-text" });
+  const cases = h("select", { class: "kl-select", "aria-label": "Case shown on the roofline" });
+  const verdict = h("p", { class: "kl-roof-text" });
   const chart = new Chart(store, "Roofline", { left: 56, right: 14, top: 14, bottom: 34 }, draw, hit);
-  const root = h("div", { class: "kel-roof" }, h("div", { class: "kel-chart-tools" }, cases, verdict), chart.root);
+  const root = h("div", { class: "kl-roof" }, h("div", { class: "kl-chart-tools" }, cases, verdict), chart.root);
   let only = null; // the case shown; -1: all of them; null: not chosen yet
   let spots = [];
 

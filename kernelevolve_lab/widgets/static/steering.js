@@ -6,18 +6,18 @@ import { panel } from "./store.js";
 const VERBS = { reject: "Rejected", pin: "Pin", hint: "Hint", enqueue: "Source", branch: "Branch", pause: "Pause", resume: "Resume", stop: "Stop", extend: "Budget" };
 
 export function steeringPanel(store) {
-  const hint = h("textarea", { class: "kel-input", rows: "2", maxlength: "2000", placeholder: "Tell the proposer something, such as: keep the row in registers", "aria-label": "Hint for the proposer" });
-  const sendHint = h("button", { type: "submit", class: "kel-button" }, "Send hint");
-  const hintForm = h("form", { class: "kel-steer-form" }, hint, h("div", { class: "kel-form-foot" }, h("span", { class: "kel-dim" }, "Ctrl+Enter sends"), sendHint));
+  const hint = h("textarea", { class: "kl-input", rows: "2", maxlength: "2000", placeholder: "Tell the proposer something, such as: keep the row in registers", "aria-label": "Hint for the proposer" });
+  const sendHint = h("button", { type: "submit", class: "kl-button" }, "Send hint");
+  const hintForm = h("form", { class: "kl-steer-form" }, hint, h("div", { class: "kl-form-foot" }, h("span", { class: "kl-dim" }, "Ctrl+Enter sends"), sendHint));
 
-  const source = h("textarea", { class: "kel-input kel-source", rows: "5", spellcheck: "false", placeholder: "Paste a kernel of your own; it is judged before all others", "aria-label": "Source to enqueue" });
-  const title = h("input", { class: "kel-input", type: "text", maxlength: "80", placeholder: "Title", "aria-label": "Title of the source" });
-  const language = h("select", { class: "kel-select", "aria-label": "Language of the source" });
-  const sendSource = h("button", { type: "submit", class: "kel-button" }, "Enqueue");
+  const source = h("textarea", { class: "kl-input kl-source", rows: "5", spellcheck: "false", placeholder: "Paste a kernel of your own; it is judged before all others", "aria-label": "Source to enqueue" });
+  const title = h("input", { class: "kl-input", type: "text", maxlength: "80", placeholder: "Title", "aria-label": "Title of the source" });
+  const language = h("select", { class: "kl-select", "aria-label": "Language of the source" });
+  const sendSource = h("button", { type: "submit", class: "kl-button" }, "Enqueue");
   let parents = [];
-  const sourceForm = h("form", { class: "kel-steer-form", hidden: true }, source, h("div", { class: "kel-form-foot" }, title, language, sendSource));
+  const sourceForm = h("form", { class: "kl-steer-form", hidden: true }, source, h("div", { class: "kl-form-foot" }, title, language, sendSource));
 
-  const requests = h("ol", { class: "kel-requests", "aria-label": "Commands and what became of them" });
+  const requests = h("ol", { class: "kl-requests", "aria-label": "Commands and what became of them" });
   const bar = tabs("Steering", [["hint", "Hint"], ["source", "Your source"]], (name) => {
     hintForm.hidden = name !== "hint";
     sourceForm.hidden = name !== "source";
@@ -88,7 +88,7 @@ export function steeringPanel(store) {
       const about = store.rows.get(request.candidate);
       const what = `${VERBS[request.verb] ?? request.verb}${about ? ` #${about.order}` : ""}`;
       const state = request.applied ? "applied" : "accepted";
-      return h("li", { "data-state": state }, h("span", { class: "kel-request-state", "aria-hidden": "true" }, request.applied ? "✓" : "◔"), h("b", {}, what), h("span", { class: "kel-request-detail" }, request.detail), h("span", { class: "kel-dim" }, request.note || state));
+      return h("li", { "data-state": state }, h("span", { class: "kl-request-state", "aria-hidden": "true" }, request.applied ? "✓" : "◔"), h("b", {}, what), h("span", { class: "kl-request-detail" }, request.detail), h("span", { class: "kl-dim" }, request.note || state));
     });
     requests.replaceChildren(...items);
     requests.hidden = !items.length;

@@ -14,7 +14,7 @@ export class RunStore {
     this.log = [];
     this.selected = null;
     this.hovered = null;
-    this.canExport = false;
+    this.exports = [];
     this.skew = 0;
     this._n = 0;
     this._ticket = 0;
@@ -71,7 +71,9 @@ export class RunStore {
     }
   }
 
-  select(id) {
+  // What a person chose stays selected; until then the selection follows the best.
+  select(id, chosen = true) {
+    this.chosen ||= chosen;
     if (id === this.selected) return;
     this.selected = id;
     this.tell("selected", id);
@@ -120,11 +122,14 @@ export class RunStore {
     }
     this._n = message.n;
     this.skew = Date.now() / 1000 - message.now;
-    this.canExport = message.can_export;
+    this.exports = message.exports;
     if (message.whole) {
       clearInterval(this._again);
       this.live = true;
-      if (message.status.run !== this.status?.run) this.selected = null;
+      if (message.status.run !== this.status?.run) {
+        this.selected = null;
+        this.chosen = false;
+      }
       this.rows = new Map();
       this.log = [];
     }
@@ -137,13 +142,13 @@ export class RunStore {
     this.tell("rows", message.rows);
     this.tell("log", message.log);
     this.tell("status");
-    if (this.selected === null && this.rows.size) this.select(this.status.best ?? this.rows.keys().next().value);
+    if (!this.chosen && this.rows.size) this.select(this.status.best ?? this.rows.keys().next().value, false);
   }
 }
 
 // A part of the page with a heading; `id` is what `panels` names it.
 export function panel(id, title, ...children) {
-  const head = h("header", { class: "kel-panel-head" }, h("h3", {}, title));
-  const body = h("div", { class: "kel-panel-body" }, ...children);
-  return { root: h("section", { class: `kel-panel kel-${id}`, "aria-label": title }, head, body), head, body };
+  const head = h("header", { class: "kl-panel-head" }, h("h3", {}, title));
+  const body = h("div", { class: "kl-panel-body" }, ...children);
+  return { root: h("section", { class: `kl-panel kl-${id}`, "aria-label": title }, head, body), head, body };
 }

@@ -36,7 +36,7 @@ function charts(store) {
 }
 
 function notices(store) {
-  const line = h("div", { class: "kel-notice", role: "status", hidden: true });
+  const line = h("div", { class: "kl-notice", role: "status", hidden: true });
   let timer;
   store.on("notice", ({ tone, text }) => {
     line.textContent = text;
@@ -55,19 +55,18 @@ export function mount(model, el) {
   const store = new RunStore(model);
   const wanted = model.get("panels");
   const parts = Object.keys(PANELS).filter((name) => wanted.includes(name)).map((name) => [name, PANELS[name](store, model)]);
-  const grid = h("div", { class: "kel-grid" });
+  const grid = h("div", { class: "kl-grid" });
   const note = notices(store);
-  const root = h("div", { class: "kel kel-view", "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Kernel search" }, note.root, grid);
-  const aside = h("div", { class: "kel-aside" });
+  const root = h("div", { class: "kel kl-view", "data-view": model.get("name"), "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Kernel search" }, note.root, grid);
+  const aside = h("div", { class: "kl-aside" });
   for (const [name, part] of parts) {
     if (name === "launcher" || name === "header") root.insertBefore(part.root, grid);
     else if (name === "steering" || name === "log") aside.append(part.root);
     else grid.append(part.root);
   }
   if (aside.childElementCount) grid.append(aside);
-  grid.dataset.panels = String(grid.querySelectorAll(".kel-panel").length);
+  grid.dataset.panels = String(grid.querySelectorAll(".kl-panel").length);
   store.on("status", () => {
-    root.dataset.run = store.status.run;
     root.dataset.status = store.status.status;
   });
   const patience = setTimeout(() => {
