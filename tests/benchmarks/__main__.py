@@ -56,9 +56,8 @@ def main() -> None:
     for baseline in ("eager", "torch.compile"):
         values = [found[baseline]["value"] for found in rows if found.get(baseline)]
         if values:
-            print(
-                f"\nGeometric mean against {baseline}: {math.exp(sum(map(math.log, values)) / len(values)):.2f}x over {len(values)} operators."
-            )
+            mean = math.exp(sum(map(math.log, values)) / len(values))
+            print(f"\nGeometric mean against {baseline}: {mean:.2f}x over {len(values)} operators.")
     print("\nWhere the judge's time went, share of the whole: " + "; ".join(f"{s} {share(rows, s):.0%}" for s in STAGES) + ".")
 
 
