@@ -50,6 +50,10 @@ BY_KIND = {
     "gcc": ("-fmax-errors=10", "-fno-semantic-interposition", "-ftemplate-depth=256"),
     "clang": ("-ferror-limit=10", "-ftemplate-depth=256"),
 }
+# Compilers tuned for the first AVX-512 processors vectorise by 256 bits. Where AVX-512 no longer slows the clock (Ice Lake and Zen 4 on,
+# which have VBMI), 512 made a softmax of 1024 columns 1.3 times as fast and rows of 33 columns 0.8 times.
+WIDE_FEATURE = "avx512vbmi"
+WIDE = ("-mprefer-vector-width=512",)
 
 
 class Cpp:
@@ -70,13 +74,14 @@ class Cpp:
         compiler = find_compiler()
         return {"compiler": compiler.version, "compiler_path": compiler.path, "objdump": shutil.which("objdump") or "absent"}
 
-    def flags(self, compiler: Compiler) -> tuple[str, ...]:
+    def flags(self, compiler: Compiler, target: TargetSpec) -> tuple[str, ...]:
         """The compiler's options, in order."""
-        return (*FLAGS, *BY_KIND[compiler.kind])
+        wide = WIDE if WIDE_FEATURE in target.features else ()
+        return (*FLAGS, *BY_KIND[compiler.kind], *wide)
 
-    def key(self, source: str, compiler: Compiler) -> str:
+    def key(self, source: str, compiler: Compiler, target: TargetSpec) -> str:
         """The content address of a build: source, options, compiler, header and instruction sets of this CPU."""
-        parts = (source, *self.flags(compiler), compiler.path, compiler.version, _header_hash(), cpu_identity(), LAYOUT)
+        parts = (source, *self.flags(compiler, target), compiler.path, compiler.version, _header_hash(), cpu_identity(), LAYOUT)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
@@ -92,7 +97,7 @@ class Cpp:
             encoded = source.encode()
         except UnicodeEncodeError as error:
             raise BadInput(f"The C++ source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
-        place = cache / self.name / self.key(source, compiler)
+        place = cache / self.name / self.key(source, compiler, target)
         found = _read(place)
         if found is None:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,7 @@ class Cpp:
                 scratch = Path(folder)
                 (scratch / SOURCE_NAME).write_bytes(encoded)
                 shutil.copyfile(HEADER, scratch / HEADER.name)
-                command = [compiler.path, *self.flags(compiler), SOURCE_NAME, "-o", ARTIFACT_NAME]
+                command = [compiler.path, *self.flags(compiler, target), SOURCE_NAME, "-o", ARTIFACT_NAME]
                 outcome = run(command, scratch, timeout, sandbox)
                 messages = _diagnose(outcome, source, timeout)
                 ok = outcome.status == 0 and not outcome.timed_out and (scratch / ARTIFACT_NAME).is_file()

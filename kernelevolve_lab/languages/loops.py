@@ -46,6 +46,8 @@ Graph = dict[Block, list[Block]]
 
 def _blocks(body: Sequence[Instruction]) -> Graph:
     """The basic blocks, as ranges of positions, with their successors inside the function; the first is the entry."""
+    if not body:
+        return {}
     position = {instruction.address: i for i, instruction in enumerate(body)}
     starts = {0} | {position[i.goal] for i in body if i.goal in position} | {i + 1 for i, ins in enumerate(body) if ins.ends_block}
     order = sorted(start for start in starts if start < len(body))
