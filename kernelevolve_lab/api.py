@@ -79,6 +79,12 @@ class Run(RunHandle):
 
         return view_of(self)._repr_mimebundle_(include=include, exclude=exclude)
 
+    def _ipython_display_(self, **options: Any) -> None:
+        """The live view, and the static report that stays in a saved notebook."""
+        from kernelevolve_lab.widgets.run_view import view_of
+
+        view_of(self)._ipython_display_(**options)
+
 
 class Diff:
     """What changed from one candidate to another: text, and side by side in a notebook."""

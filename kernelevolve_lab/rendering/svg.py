@@ -187,7 +187,7 @@ def _marks(state: RunState, dots: list[Dot], baselines: list[Dot], place: Callab
 
 
 def progress_svg(state: RunState) -> str:
-    """Speedup over the candidates judged, with the best so far as a line and failures as ticks along the foot. Empty text before the first."""
+    """Speedup over the candidates judged: the best so far as a line, failures as ticks along the foot. Empty text before the first."""
     info = progress_info(state)
     if not info.points:
         return ""
