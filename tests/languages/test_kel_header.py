@@ -17,7 +17,8 @@ extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Str
     int n = 0;
     using kel::Stream, kel::Tensor;
     for (std::size_t value : {sizeof(Tensor), offsetof(Tensor, data), offsetof(Tensor, sizes), offsetof(Tensor, strides),
-                              offsetof(Tensor, ndim), offsetof(Tensor, dtype), sizeof(Stream), offsetof(Stream, handle), offsetof(Stream, threads),
+                              offsetof(Tensor, ndim), offsetof(Tensor, dtype), sizeof(Stream), offsetof(Stream, handle),
+                              offsetof(Stream, threads),
                               offsetof(Stream, device)})
         out[n++] = static_cast<std::int64_t>(value);
     for (std::int64_t value : {t.size(0), t.size(-1), t.stride(0), t.stride(-1), t.numel()}) out[n++] = value;
