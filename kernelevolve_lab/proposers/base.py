@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Candidate, TargetSpec
+from kernelevolve_lab.records.events import ModelReplied
 from kernelevolve_lab.records.run_state import RunState
 
 Memory = Literal["parent", "siblings", "both", "clean_slate"]
@@ -19,7 +20,8 @@ class ProposalRequest:
 
     `parents` are ids in `state` (empty for a draft); `memory` says how much history to consider; `seed` is this request's own, derived from
     the run's, so that concurrent requests stay repeatable. `pending` are ids proposed and not yet judged. `emit` may be called with pieces
-    of text as they arrive, for the live view.
+    of text as they arrive, for the live view. `record` writes an event of this request to the run's log at once (a model's reply, which
+    must not be paid for twice).
     """
 
     operator: Operator
@@ -32,23 +34,27 @@ class ProposalRequest:
     memory: Memory = "parent"
     pending: tuple[str, ...] = ()
     emit: Callable[[str], None] = field(default=lambda text: None)
+    record: Callable[[ModelReplied], None] = field(default=lambda event: None)
 
 
 @dataclass(frozen=True)
 class Proposal:
     """A candidate with what it cost; or, with `candidate` None, why there is none (`reason`), which costs all the same.
 
-    `exhausted` says that this proposer has nothing more to offer, so that the run can end instead of asking forever.
+    `exhausted` says that this proposer has nothing more to offer, so that the run can end instead of asking forever. `model` names the
+    language model that wrote it. `warning` is a sentence that people should read in the log.
     """
 
     candidate: Candidate | None
     reason: str = ""
     prompt: str = ""
     reply: str = ""
+    model: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
     exhausted: bool = False
+    warning: str = ""
 
 
 class Proposer(Protocol):

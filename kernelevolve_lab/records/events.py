@@ -66,15 +66,36 @@ class BaselinesMeasured(Record):
 class CandidateProposed(Record):
     """A proposer delivered a candidate. `prompt` and `reply` are what a model was sent and said (empty for others), `cost` in USD.
 
-    `index` numbers the request that was answered, from 0; None for what a person enqueued.
+    `index` numbers the request that was answered, from 0; None for what a person enqueued. `model` names the language model, where one
+    wrote it. Tokens and cost are those of the whole request, model replies that were written down before included.
     """
 
     kind: Literal["candidate_proposed"] = "candidate_proposed"
     index: int | None = None
+    model: str = ""
     candidate: Candidate
     generation: int = 0
     prompt: str = ""
     reply: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+
+
+class ModelReplied(Record):
+    """A language model answered one turn of request `index`; written down at once, so that a resumed run does not pay for it again.
+
+    `messages` are the messages that were sent, each as JSON; `reply` is the model's message as JSON. `parents` are the request's.
+    """
+
+    kind: Literal["model_replied"] = "model_replied"
+    index: int
+    model: str
+    messages: tuple[str, ...]
+    reply: str
+    finish_reason: str = "stop"
+    parents: tuple[str, ...] = ()
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
@@ -86,6 +107,7 @@ class ProposalFailed(Record):
 
     kind: Literal["proposal_failed"] = "proposal_failed"
     index: int | None = None
+    model: str = ""
     proposer: str
     reason: str
     prompt: str = ""
@@ -162,6 +184,7 @@ Event = Annotated[
     | TargetMeasured
     | BaselinesMeasured
     | CandidateProposed
+    | ModelReplied
     | ProposalFailed
     | EvaluationStarted
     | EvaluationFinished

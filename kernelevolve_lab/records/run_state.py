@@ -60,6 +60,7 @@ class Entry:
     banned: bool = False
     prompt: str = ""
     reply: str = ""
+    model: str = ""
     cost: float = 0.0
     proposed_at: float = 0.0
     judged_at: float = 0.0
@@ -107,7 +108,8 @@ class RunState:
 
     `judged` counts candidates with an evaluation, `since_best` those judged since the best was found. `active_seconds` is the run's clock
     as of `updated_at`; `clock_from` is not None while the clock runs (see `active`). Requests to the proposer are numbered from 0: all
-    below `next_index` are answered, and so are those in `answered_ahead`. `failures` are the latest reasons why a proposal was of no use.
+    below `next_index` are answered, and so are those in `answered_ahead`; `replies` are what models said so far for requests without an
+    answer. `failures` are the latest reasons why a proposal was of no use.
     """
 
     run: str = ""
@@ -134,6 +136,7 @@ class RunState:
     failures: tuple[str, ...] = ()
     next_index: int = 0
     answered_ahead: frozenset[int] = frozenset()
+    replies: Mapping[int, tuple[events.ModelReplied, ...]] = field(default_factory=lambda: MappingProxyType({}))
     hints: tuple[str, ...] = ()
     requests: tuple[Request, ...] = ()
     lessons: tuple[events.LessonLearned, ...] = ()
@@ -292,6 +295,7 @@ class RunFold:
             banned=banned,
             prompt=event.prompt,
             reply=event.reply,
+            model=event.model,
             cost=event.cost,
             proposed_at=logged.time,
         )
@@ -304,11 +308,24 @@ class RunFold:
         )
         self._say(logged, f"No candidate from {event.proposer}: {event.reason}", "warning")
 
-    def _spend(self, event: events.CandidateProposed | events.ProposalFailed) -> None:
+    def _model_replied(self, logged: events.Logged, event: events.ModelReplied) -> None:
+        said = {**self._state.replies, event.index: (*self._state.replies.get(event.index, ()), event)}
         self._set(
+            replies=MappingProxyType(said),
             cost=self._state.cost + event.cost,
             input_tokens=self._state.input_tokens + event.input_tokens,
             output_tokens=self._state.output_tokens + event.output_tokens,
+        )
+
+    def _spend(self, event: events.CandidateProposed | events.ProposalFailed) -> None:
+        """Count what the request cost beyond the replies that were counted as they came."""
+        others = dict(self._state.replies)
+        counted = others.pop(event.index, ())
+        self._set(
+            replies=MappingProxyType(others),
+            cost=self._state.cost + event.cost - sum(reply.cost for reply in counted),
+            input_tokens=self._state.input_tokens + event.input_tokens - sum(reply.input_tokens for reply in counted),
+            output_tokens=self._state.output_tokens + event.output_tokens - sum(reply.output_tokens for reply in counted),
         )
         if event.index is not None:
             following, ahead = self._state.next_index, {*self._state.answered_ahead, event.index}

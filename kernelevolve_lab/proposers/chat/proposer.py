@@ -17,12 +17,14 @@ from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.proposers.chat import reply
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.budget import estimate
-from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, Usage
-from kernelevolve_lab.proposers.chat.context import LanguageNotes, Prompt, compose
+from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, ChatReply, Usage
+from kernelevolve_lab.proposers.chat.context import LanguageNotes, compose
+from kernelevolve_lab.proposers.chat.conversation import Conversation
+from kernelevolve_lab.proposers.chat.prices import Price
 from kernelevolve_lab.proposers.chat.purse import CapReached, Purse
 from kernelevolve_lab.proposers.chat.render import render
 from kernelevolve_lab.proposers.chat.settings import ChatSettings, key_for, read
-from kernelevolve_lab.records import Candidate, TargetSpec, candidate_id
+from kernelevolve_lab.records import Candidate, TargetSpec
 
 OUTAGES = 3
 """After so many requests in a row that no endpoint answered, the run ends instead of asking forever."""
@@ -58,6 +60,7 @@ class ChatProposer:
         self._client: ChatClient | None = None
         self._purse: Purse | None = None
         self._outages = 0
+        self._warned = False
         self._context_tokens = settings.context_tokens
 
     @property
@@ -71,109 +74,88 @@ class ChatProposer:
 
     async def propose(self, request: ProposalRequest) -> Proposal:
         """Ask for one candidate."""
-        model, cap = self._model, request.state.budget.cost
+        cap = request.state.budget.cost
+        conversation = Conversation.resumed(request) or await self._begin(request)
+        model = conversation.model
         price = self._settings.price(model)
         if cap is not None and price is None:
-            return Proposal(
-                None,
+            reason = (
                 f"the price of '{model}' is not known, so a cost cap of {cap:g} USD cannot be kept: add it to the price file, "
-                "set price_input and price_output, or leave the cap out",
-                exhausted=True,
+                "set price_input and price_output, or leave the cap out"
             )
+            return conversation.proposal(None, None, reason, exhausted=True)
         if self._client is None:
             self._purse = Purse(request.state.cost)
             self._client = ChatClient(self._settings, self._purse, self._seed)
+        while True:
+            answer = conversation.unread
+            conversation.unread = None
+            if answer is None:
+                try:
+                    answer = await self._client.ask(conversation.messages, model, price=price, cap=cap, emit=request.emit)
+                except CapReached as error:
+                    return conversation.proposal(None, None, f"the cost cap is reached: {error}", exhausted=True)
+                except ChatFailed as error:
+                    return self._after_failure(error, conversation)
+                self._outages = 0
+                conversation.heard(answer)
+            try:
+                candidate = self._candidate(answer, conversation.parents, request)
+            except reply.ReplyProblem as problem:
+                if conversation.repairs >= self._settings.repairs:
+                    return conversation.proposal(answer, None, str(problem))
+                conversation.answer(answer, {"role": "user", "content": render("repair", problem=problem)})
+                continue
+            return self._with_warning(conversation.proposal(answer, candidate), price)
+
+    async def _begin(self, request: ProposalRequest) -> Conversation:
         advice = await asyncio.to_thread(self._adviser.advise, request)
         prompt = compose(request, self._language, advice, self._context_tokens, self._settings.tunable)
-        messages: list[dict] = [*prompt.messages]
-        exchange = _Exchange(prompt)
-        for attempt in range(self._settings.repairs + 1):
-            try:
-                answer = await self._client.ask(messages, model, price=price, cap=cap, emit=request.emit)
-            except CapReached as error:
-                return exchange.failed(f"the cost cap is reached: {error}", exhausted=True)
-            except ChatFailed as error:
-                exchange.spent(error.usage, error.partial)
-                return self._after_failure(error, exchange)
-            self._outages = 0
-            exchange.spent(answer.usage, answer.text)
-            try:
-                parsed = reply.parse(
-                    answer.text,
-                    binding=self._language.binding,
-                    parent=prompt.parent_source,
-                    finish_reason=answer.finish_reason,
-                    refusal=answer.refusal,
-                )
-                self._must_be_new(parsed.source, request)
-            except reply.ReplyProblem as problem:
-                exchange.problem = f"{problem}"
-                if attempt == self._settings.repairs:
-                    break
-                question = render("repair", problem=problem)
-                messages += [{"role": "assistant", "content": answer.text or "(empty)"}, {"role": "user", "content": question}]
-                exchange.said(question)
-                continue
-            candidate = Candidate(
-                language=request.language,
-                source=parsed.source,
-                parents=request.parents,
-                proposer=self.name,
-                title=parsed.title or "untitled",
-                notes=parsed.notes,
-            )
-            return exchange.proposal(candidate)
-        return exchange.failed(exchange.problem)
+        return Conversation(request, self._model, [*prompt.messages])
 
-    def _after_failure(self, error: ChatFailed, exchange: _Exchange) -> Proposal:
+    def _candidate(self, answer: ChatReply, parents: tuple[str, ...], request: ProposalRequest) -> Candidate:
+        """The candidate in a reply; raises `ReplyProblem` where there is none."""
+        entries = request.state.entries
+        parsed = reply.parse(
+            answer.text,
+            binding=self._language.binding,
+            parent=entries[parents[0]].candidate.source if parents and parents[0] in entries else None,
+            finish_reason=answer.finish_reason,
+            refusal=answer.refusal,
+        )
+        candidate = Candidate(
+            language=request.language,
+            source=parsed.source,
+            parents=parents,
+            proposer=self.name,
+            title=parsed.title or "untitled",
+            notes=parsed.notes,
+        )
+        if candidate.id in entries:
+            known = f"candidate {candidate.id}, which is already in the run"
+            raise reply.ReplyProblem("duplicate", f"this source is exactly that of {known}; send a different one")
+        return candidate
+
+    def _with_warning(self, proposal: Proposal, price: Price | None) -> Proposal:
+        """Say once that what the run costs is not known."""
+        if price is not None or self._warned:
+            return proposal
+        self._warned = True
+        warning = (
+            f"The price of '{proposal.model}' is not known: tokens are counted, money is not. Add it to the price file to see the cost."
+        )
+        return replace(proposal, warning=warning)
+
+    def _after_failure(self, error: ChatFailed, conversation: Conversation) -> Proposal:
+        conversation.lost(error.usage)
+        partial = ChatReply(error.partial, "", Usage()) if error.partial else None
         if error.failure.kind == "too_long":
-            sent = estimate(exchange.prompt)
+            sent = sum(estimate(str(message["content"])) for message in conversation.messages)
             if sent > 1.2 * self._context_tokens:
-                return exchange.failed(f"{error}; even the shortest prompt for this task does not fit", exhausted=True)
+                return conversation.proposal(partial, None, f"{error}; even the shortest prompt for this task does not fit", exhausted=True)
             self._context_tokens = min(self._context_tokens, int(0.6 * sent))
-            return exchange.failed(f"{error}; the next prompts will be shorter")
+            return conversation.proposal(partial, None, f"{error}; the next prompts will be shorter")
         if error.failure.kind == "fatal":
-            return exchange.failed(str(error), exhausted=True)
+            return conversation.proposal(partial, None, str(error), exhausted=True)
         self._outages += 1
-        return exchange.failed(str(error), exhausted=self._outages >= OUTAGES)
-
-    def _must_be_new(self, source: str, request: ProposalRequest) -> None:
-        known = candidate_id(request.language, source)
-        if known in request.state.entries:
-            raise reply.ReplyProblem(
-                "duplicate", f"this source is, character by character, candidate {known}, which is already in the run; send a different one"
-            )
-
-
-class _Exchange:
-    """What was said and spent in one request, over all its turns."""
-
-    def __init__(self, prompt: Prompt) -> None:
-        self.prompt = prompt.text
-        self._replies: list[str] = []
-        self._usage = Usage()
-        self.problem = ""
-
-    def spent(self, usage: Usage, text: str) -> None:
-        self._usage += usage
-        self._replies.append(text)
-
-    def said(self, question: str) -> None:
-        self._replies.append(f"\n\n===== user =====\n{question}\n\n===== assistant =====\n")
-
-    def proposal(self, candidate: Candidate) -> Proposal:
-        return Proposal(
-            candidate,
-            prompt=self.prompt,
-            reply="".join(self._replies),
-            input_tokens=self._usage.input,
-            output_tokens=self._usage.output,
-            cost=self._usage.cost or 0.0,
-        )
-
-    def failed(self, reason: str, exhausted: bool = False) -> Proposal:
-        return replace(
-            self.proposal(None),  # type: ignore[arg-type]
-            reason=reason,
-            exhausted=exhausted,
-        )
+        return conversation.proposal(partial, None, str(error), exhausted=self._outages >= OUTAGES)

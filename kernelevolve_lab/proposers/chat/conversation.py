@@ -1,0 +1,115 @@
+"""The turns of one request: what was sent, what came back, what it cost; written down reply by reply, so that a resumed run goes on
+where the last one stopped and pays for no reply twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
+from kernelevolve_lab.proposers.chat.client import ChatReply, ToolCall, Usage
+from kernelevolve_lab.records import Candidate
+from kernelevolve_lab.records.events import ModelReplied
+
+Message = dict[str, Any]
+
+
+class Conversation:
+    """`messages` are what the next turn sends. `unread` is a reply that was paid for before this process began, to be read first."""
+
+    def __init__(self, request: ProposalRequest, model: str, messages: list[Message]) -> None:
+        self.model, self.parents = model, request.parents
+        self.messages = messages
+        self.unread: ChatReply | None = None
+        self._opening = 2
+        self._request = request
+        self._usage = Usage()
+
+    @classmethod
+    def resumed(cls, request: ProposalRequest) -> Conversation | None:
+        """The conversation that a killed process began for this request, or None."""
+        recorded = request.state.replies.get(request.index, ())
+        if not recorded:
+            return None
+        last = recorded[-1]
+        conversation = cls(request, last.model, [json.loads(message) for message in last.messages])
+        conversation.parents = last.parents
+        said = json.loads(last.reply)
+        calls = tuple(ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in said.get("tool_calls", ()))
+        conversation.unread = ChatReply(said.get("content") or "", last.finish_reason, Usage(), said.get("refusal") or "", calls)
+        for reply in recorded:
+            conversation._usage += Usage(reply.input_tokens, reply.output_tokens, 0, reply.cost)
+        return conversation
+
+    @property
+    def repairs(self) -> int:
+        """How often the model was told that its reply was of no use."""
+        return sum(message["role"] == "user" for message in self.messages[self._opening :])
+
+    @property
+    def tool_calls(self) -> int:
+        """How many calls of tools were answered."""
+        return sum(message["role"] == "tool" for message in self.messages)
+
+    def heard(self, reply: ChatReply) -> None:
+        """Write a reply down and count it."""
+        self._usage += reply.usage
+        self._request.record(
+            ModelReplied(
+                index=self._request.index,
+                model=self.model,
+                messages=tuple(json.dumps(message, ensure_ascii=False) for message in self.messages),
+                reply=json.dumps(_message(reply), ensure_ascii=False),
+                finish_reason=reply.finish_reason,
+                parents=self.parents,
+                input_tokens=reply.usage.input,
+                output_tokens=reply.usage.output,
+                cost=reply.usage.cost or 0.0,
+                seconds=reply.seconds,
+            )
+        )
+
+    def lost(self, usage: Usage) -> None:
+        """Count a request that brought no reply."""
+        self._usage += usage
+
+    def answer(self, reply: ChatReply, *messages: Message) -> None:
+        """Go on after a reply with what is to be said to it."""
+        self.messages += [_message(reply), *messages]
+
+    def proposal(self, reply: ChatReply | None, candidate: Candidate | None, reason: str = "", exhausted: bool = False) -> Proposal:
+        """The outcome of the request, with everything that was said."""
+        opening, later = self.messages[: self._opening], self.messages[self._opening :]
+        said = [*later, *([_message(reply)] if reply else [])]
+        text = said[0].get("content") or "" if len(said) == 1 else _transcript(said)
+        return Proposal(
+            candidate,
+            reason=reason,
+            prompt=_transcript(opening),
+            reply=text,
+            model=self.model,
+            input_tokens=self._usage.input,
+            output_tokens=self._usage.output,
+            cost=self._usage.cost or 0.0,
+            exhausted=exhausted,
+        )
+
+
+def _message(reply: ChatReply) -> Message:
+    message: Message = {"role": "assistant", "content": reply.text}
+    if reply.refusal:
+        message["refusal"] = reply.refusal
+    if reply.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in reply.tool_calls
+        ]
+    return message
+
+
+def _transcript(messages: list[Message]) -> str:
+    """Messages as one text that people can read."""
+    parts = []
+    for message in messages:
+        calls = "".join(f"\n[calls {call['function']['name']}({call['function']['arguments']})]" for call in message.get("tool_calls", ()))
+        parts.append(f"===== {message['role']} =====\n{message.get('content') or ''}{calls}\n")
+    return "\n".join(parts)
