@@ -30,10 +30,15 @@ def _lexer(language: str) -> Lexer:
         return get_lexer_by_name("text", stripnl=False, ensurenl=False)
 
 
+def split_lines(source: str) -> list[str]:
+    """The lines of a source as Pygments sees them: only carriage returns and newlines end one."""
+    return source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def highlight_lines(source: str, language: str) -> list[str]:
-    """Each line of the source as HTML with Pygments' short class names; balanced within a line, so that lines can be cut apart."""
+    """Each line of `split_lines` as HTML with Pygments' short class names; balanced within a line, so that lines can be cut apart."""
     lines: list[list[str]] = [[]]
-    for kind, text in lex(source, _lexer(language)):
+    for kind, text in lex("\n".join(split_lines(source)), _lexer(language)):
         while kind not in STANDARD_TYPES:
             kind = kind.parent
         name = "" if kind is Token.Text or kind is Token.Text.Whitespace else STANDARD_TYPES[kind]
@@ -77,7 +82,7 @@ def _diagnostic_row(item: Diagnostic) -> str:
 
 def diff_html(before: str, after: str, language: str, titles: tuple[str, str], context: int = 3) -> str:
     """Two sources side by side; runs of equal lines longer than twice the context fold into a `<details>` that opens without scripts."""
-    left, right = before.split("\n"), after.split("\n")
+    left, right = split_lines(before), split_lines(after)
     left_html, right_html = highlight_lines(before, language), highlight_lines(after, language)
     matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
     bodies: list[str] = []

@@ -155,14 +155,16 @@ def _description(state: RunState, case: int) -> str:
 def _marks(state: RunState, dots: list[Dot], baselines: list[Dot], place: Callable[[Dot], tuple[float, float]], spread: float) -> list[str]:
     parts = []
     best = next((d for d in dots if d.who == state.best_id), None)
-    for d in dots:
-        if d is best:
-            continue
-        entry = state.entries[d.who]
-        x, y = place(d)
-        x += ((entry.order * 7919) % 100 / 100 - 0.5) * 2 * spread
-        title = f"#{entry.order} {entry.candidate.title}: {words.headline(entry.evaluation)}"
-        parts.append(_circle(x, y, 3, f"fill:var({'--kel-fg3' if entry.banned else '--kel-dot'});opacity:.5", title))
+    for banned, style in ((False, "fill:var(--kel-dot);opacity:.5"), (True, "fill:var(--kel-fg3);opacity:.35")):
+        inside = []
+        for d in dots:
+            entry = state.entries[d.who]
+            if d is not best and entry.banned is banned:
+                x, y = place(d)
+                x += ((entry.order * 7919) % 100 / 100 - 0.5) * 2 * spread
+                inside.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+        if inside:
+            parts.append(f'<g style="{style}">{"".join(inside)}</g>')
     for d in baselines:
         x, y = place(d)
         title = f"{d.who}: {words.seconds(d.seconds)}, {d.fraction:.0%} of {d.bound_by}"
@@ -205,17 +207,23 @@ def progress_svg(state: RunState) -> str:
         parts.append(_line(LEFT, sy(value), WIDTH - RIGHT, sy(value), style))
         parts.append(_text(LEFT - 6, sy(value) + 4, f"{value:g}×", "end"))
     path: list[str] = []
+    whiskers: list[str] = []
+    circles: list[str] = []
+    failures: list[str] = []
     last: float | None = None
     for p in info.points:
         x = sx(p.index)
         if p.value is None:
-            parts.append(_path(f"M{x:.1f} {HEIGHT - BOTTOM - 5}v5", "stroke:var(--kel-bad);stroke-width:2;opacity:.7", p.verdict))
+            failures.append(f"M{x:.1f} {HEIGHT - BOTTOM - 5}v5")
         else:
-            parts.append(_line(x, sy(p.low), x, sy(p.high), "stroke:var(--kel-dot);opacity:.4"))
-            parts.append(_circle(x, sy(p.value), 2.5, "fill:var(--kel-dot);opacity:.75", f"{p.who}: {words.times(p.value)}"))
+            whiskers.append(f"M{x:.1f} {sy(p.low):.1f}V{sy(p.high):.1f}")
+            circles.append(f'<circle cx="{x:.1f}" cy="{sy(p.value):.1f}" r="2.5"/>')
         if p.best is not None:
             path.append(f"M{x:.1f} {sy(p.best):.1f}" if last is None else f"H{x:.1f}V{sy(p.best):.1f}")
             last = p.best
+    parts.append(_path("".join(whiskers), "stroke:var(--kel-dot);opacity:.4"))
+    parts.append(_path("".join(failures), "stroke:var(--kel-bad);stroke-width:2;opacity:.7"))
+    parts.append(f'<g style="fill:var(--kel-dot);opacity:.75">{"".join(circles)}</g>')
     if path:
         parts.append(_path("".join(path), "fill:none;stroke:var(--kel-good);stroke-width:2"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - BOTTOM + 16, f"{len(info.points)} candidates in the order of judging", "end"))
