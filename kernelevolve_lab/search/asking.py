@@ -11,7 +11,7 @@ from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest, Proposer
 from kernelevolve_lab.records import RunConfig, TargetSpec
-from kernelevolve_lab.records.events import CandidateProposed, Noted, ProposalFailed, SteeringApplied
+from kernelevolve_lab.records.events import CandidateProposed, Event, Noted, ProposalFailed, SteeringApplied
 from kernelevolve_lab.records.run import Branch
 from kernelevolve_lab.records.run_state import RunState
 from kernelevolve_lab.search.budget import room
@@ -103,7 +103,9 @@ class Asking:
             self._errors = self._errors + 1 if error else 0
             if error:
                 self._not_before = time.monotonic() + BACK_OFF_SECONDS * 2 ** (self._errors - 1)
-            self._record(self._log.state, item, proposal)
+            failed = self._record(item, proposal)
+            self._attempts[item.branch] += 1
+            self._fruitless = self._fruitless + 1 if failed else 0
             if proposal.exhausted:
                 self.dry = f"The proposer {self._proposer.name} has nothing more to offer. {proposal.reason}".strip()
             elif self._errors >= ERRORS:
@@ -111,7 +113,13 @@ class Asking:
             elif self._fruitless >= FRUITLESS:
                 self.dry = f"The proposer {self._proposer.name} brought nothing new {self._fruitless} times in a row."
 
-    def _record(self, state: RunState, item: _Request, proposal: Proposal) -> None:
+    def _record(self, item: _Request, proposal: Proposal) -> bool:
+        """Write down what came of a request; return whether it was of no use."""
+        logged = self._log.decide(lambda state: self._outcome(state, item, proposal))
+        return isinstance(logged[0].event, ProposalFailed)
+
+    def _outcome(self, state: RunState, item: _Request, proposal: Proposal) -> list[Event]:
+        """The events that an answer leads to."""
         usage = {
             "index": item.request.index,
             "model": proposal.model,
@@ -121,28 +129,18 @@ class Asking:
             "output_tokens": proposal.output_tokens,
             "cost": proposal.cost,
         }
-        if proposal.warning:
-            self._log.append(Noted(text=proposal.warning, level="warning"))
+        warning = [Noted(text=proposal.warning, level="warning")] if proposal.warning else []
+        made_from = ", ".join(item.request.parents)
         reason = _refusal(state, item.request, proposal)
         if reason is None:
             candidate = proposal.candidate
-            self._fruitless = 0
-            proposed = CandidateProposed(
-                candidate=candidate,
-                generation=generation(state, candidate.parents),
-                seconds=time.monotonic() - item.since,
-                **usage,
-            )
-            note = f"{candidate.id} was made from {', '.join(item.request.parents)}."
-            self._log.append(proposed, *self._served(item, note))
-            return
-        self._fruitless += 1
-        self._attempts[item.branch] += 1
-        gave_up = self._attempts[item.branch] >= BRANCH_ATTEMPTS
-        note = f"Nothing new came of {', '.join(item.request.parents)}: {reason}"
-        self._log.append(
-            ProposalFailed(proposer=self._proposer.name, reason=reason, **usage), *(self._served(item, note) if gave_up else ())
-        )
+            layer, seconds = generation(state, candidate.parents), time.monotonic() - item.since
+            proposed = CandidateProposed(candidate=candidate, generation=layer, seconds=seconds, **usage)
+            return [proposed, *self._served(item, f"{candidate.id} was made from {made_from}."), *warning]
+        failed = ProposalFailed(proposer=self._proposer.name, reason=reason, **usage)
+        if self._attempts[item.branch] + 1 < BRANCH_ATTEMPTS:
+            return [failed, *warning]
+        return [failed, *self._served(item, f"Nothing new came of {made_from}: {reason}"), *warning]
 
     def _served(self, item: _Request, note: str) -> list[SteeringApplied]:
         return [SteeringApplied(request=item.branch, note=note)] if item.branch is not None else []

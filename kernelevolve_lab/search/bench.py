@@ -128,7 +128,9 @@ class Bench:
         return True
 
     def _take_up(self, candidate: Candidate, build: asyncio.Future | None, *, final: bool) -> None:
-        self._log.append(EvaluationStarted(candidate=candidate.id))
+        started = EvaluationStarted(candidate=candidate.id)
+        if not self._log.decide(lambda state: [] if state.entries[candidate.id].banned else [started]):
+            return
         cancelled = threading.Event()
         ready: Build | None = build.result() if build is not None else None
         future = self._judge_lane.run(self._judge.evaluate, candidate, ready, final=final, cancelled=cancelled.is_set)

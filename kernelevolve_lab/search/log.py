@@ -1,10 +1,11 @@
 """One run's log, as the parts of the loop use it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kernelevolve_lab.records.events import Event, Logged
 from kernelevolve_lab.records.run_state import Entry, RunState
-from kernelevolve_lab.store import Store
+from kernelevolve_lab.store import Overtaken, Store
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,17 @@ class RunLog:
     def append(self, *events: Event) -> list[Logged]:
         """Add events that stand or fall together; on disk when this returns."""
         return self.store.append_all(self.run, events)
+
+    def decide(self, decision: Callable[[RunState], Sequence[Event]]) -> list[Logged]:
+        """Append what follows from the state, decided anew whenever somebody else (a person who rejects a parent, say) adds to the log
+        between the look at it and the record. Nothing is appended where nothing follows."""
+        while True:
+            state = self.state
+            try:
+                events = decision(state)
+                return self.store.append_all(self.run, events, last=state.seq) if events else []
+            except Overtaken:
+                continue
 
     @property
     def state(self) -> RunState:

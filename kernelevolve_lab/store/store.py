@@ -30,6 +30,10 @@ CACHED_FOLDS = 16
 _BATCH = 500
 
 
+class Overtaken(StoreError):
+    """Somebody else added an event first."""
+
+
 @dataclass
 class _CachedFold:
     fold: RunFold = field(default_factory=RunFold)
@@ -147,14 +151,18 @@ class Store:
         """Add one event to a run; it is durable when this returns."""
         return self.append_all(run, [event])[0]
 
-    def append_all(self, run: str, events: Sequence[Event]) -> list[Logged]:
-        """Add several events that stand or fall together."""
+    def append_all(self, run: str, events: Sequence[Event], *, last: int | None = None) -> list[Logged]:
+        """Add several events that stand or fall together. Where `last` is given, they are added only if the run's last event has that
+        number, so that nothing came in between a decision and its record; raises `Overtaken` otherwise."""
         with self._writing() as connection:
-            raised = update(RUNS).where(RUNS.c.id == run).values(last_seq=RUNS.c.last_seq + len(events)).returning(RUNS.c.last_seq)
-            last = connection.execute(raised).scalar()
-            if last is None:
+            row = (RUNS.c.id == run) if last is None else (RUNS.c.id == run) & (RUNS.c.last_seq == last)
+            raised = update(RUNS).where(row).values(last_seq=RUNS.c.last_seq + len(events)).returning(RUNS.c.last_seq)
+            after = connection.execute(raised).scalar()
+            if after is None:
+                if last is not None and self.exists(run):
+                    raise Overtaken(f"Run {run} has gone on beyond event {last}.")
                 raise self._unknown(run)
-            first, now = last - len(events) + 1, time.time()
+            first, now = after - len(events) + 1, time.time()
             self._insert(connection, run, first, [(now, event) for event in events])
         if any(isinstance(event, RunEnded) for event in events):
             state = self.state(run)

@@ -57,6 +57,8 @@ def words(source: str) -> dict[str, str]:
 class ScriptedJudge:
     """Finds what the source says, after the time that it says."""
 
+    baseline_note = ""
+
     def __init__(self, take: float = 0.0) -> None:
         self.take = take
         self.judged: list[str] = []
