@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from kernelevolve_lab.languages.process import Sandbox
 from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
 
 
@@ -29,8 +30,7 @@ class Language(Protocol):
     """One language, registered in the entry-point group `kernelevolve_lab.languages`.
 
     `binding` says how a worker calls the artifact: `native` (`extern "C" kernel` of a shared library, through `kel.h`) or `python` (a
-    module with `kernel` or `ModelNew`). `suffix` is the file suffix, `guide` what a kernel author must know (contract, example), `example`
-    a minimal correct source for documentation and tests.
+    module with `kernel` or `ModelNew`). `suffix` is the file suffix, `lexer` what Pygments calls the language.
     """
 
     name: str
@@ -45,8 +45,11 @@ class Language(Protocol):
     def toolchain(self) -> dict[str, str]:
         """Compilers and versions found; raises `MissingTool` with the way out when the language cannot be built here."""
 
-    def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0) -> Build:
-        """Compile one source , never run it; builds are cached under `cache` by content, flags and toolchain, and safe in parallel."""
+    def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
+        """Compile one source, never run it; builds are cached under `cache` by content, flags and toolchain, and safe in parallel.
+
+        `sandbox` confines the compiler: it turns a command, and the folder that must stay writable, into the command to run.
+        """
 
     def guide(self) -> str:
         """What to know to write a kernel in this language here: the contract and a worked example, as markdown."""

@@ -17,7 +17,10 @@ _OWN_ONLY = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Roof:
-    """The two bounds that hold for one workload: `bandwidth` in bytes/s and `compute` in FLOP/s, each with what it is called."""
+    """The two bounds that hold for one workload: `bandwidth` in bytes/s and `compute` in FLOP/s, each with what it is called.
+
+    `memory` is the level that takes most of the time when data moves at `bandwidth`, which may be a blend of levels.
+    """
 
     memory: str
     bandwidth: float
@@ -59,16 +62,18 @@ def place(
 def roof(target: TargetSpec, dtype: str, threads: int = 0, working_set: float | None = None) -> Roof:
     """The roof for one dtype and number of threads (0: the whole device).
 
-    Memory is the smallest cache level that holds `working_set` bytes, private caches of all threads together; main memory when it is not
-    given or nothing holds it. Compute is the fastest unit for the dtype (`bfloat16` and `bfloat16-amx`, say). For a number of threads
-    that was not measured, one thread's value is scaled, and bounded by the whole device's.
+    Bandwidth is main memory's when `working_set` is not given (cold caches). Otherwise each cache level, private caches of all threads
+    together, holds as much of those bytes as it can and the next level the rest: the best that a run with warm caches can meet, without a
+    step where the working set outgrows a level.
+
+    Compute is the fastest unit for the dtype (`bfloat16` and `bfloat16-amx`, say). For a number of threads that was not measured, one
+    thread's value is scaled, and bounded by the whole device's.
     """
-    memory = _memory_level(target, threads, working_set)
+    memory, bandwidth = _bandwidth(target, threads, working_set)
     units = [name for name in _compute_names(target) if name == dtype or name.startswith(f"{dtype}-")]
     if dtype not in _OWN_ONLY or not units:
         units += [name for name in _WIDENED if name not in units]
     compute = [(value, name) for name in units if (value := _value(target, "compute", name, threads)) is not None]
-    bandwidth = _value(target, "bandwidth", memory, threads)
     if bandwidth is None or not compute:
         raise BadInput(f"The ceilings of target '{target.name}' for {dtype} and {memory} are not known; measure the target first.")
     value, name = max(compute)
@@ -81,14 +86,23 @@ def main_memory(target: TargetSpec) -> str:
     return min(known, key=lambda c: c.value if c.threads == 0 else math.inf).name if known else "dram"
 
 
-def _memory_level(target: TargetSpec, threads: int, working_set: float | None) -> str:
-    if working_set is not None:
-        used = min(threads, target.units) if threads else target.units
-        for level in sorted(target.caches, key=lambda level: level.level):
-            capacity = level.bytes * math.ceil(used / level.shared_by)
-            if working_set <= capacity and _value(target, "bandwidth", f"l{level.level}", threads) is not None:
-                return f"l{level.level}"
-    return main_memory(target)
+def _bandwidth(target: TargetSpec, threads: int, working_set: float | None) -> tuple[str, float | None]:
+    """The level that takes most of the time, and the rate at which the working set moves at best."""
+    last = main_memory(target)
+    rate = _value(target, "bandwidth", last, threads)
+    if working_set is None or working_set <= 0 or rate is None:
+        return last, rate
+    seconds: dict[str, float] = {}
+    used, held = min(threads, target.units) if threads else target.units, 0.0
+    for level in sorted(target.caches, key=lambda level: level.level):
+        faster = _value(target, "bandwidth", f"l{level.level}", threads)
+        capacity = min(working_set, level.bytes * math.ceil(used / level.shared_by))
+        if faster is not None and capacity > held:
+            seconds[f"l{level.level}"] = (capacity - held) / max(faster, rate)
+            held = capacity
+    if held < working_set:
+        seconds[last] = (working_set - held) / rate
+    return max(seconds, key=lambda name: seconds[name]), working_set / sum(seconds.values())
 
 
 def _compute_names(target: TargetSpec) -> list[str]:

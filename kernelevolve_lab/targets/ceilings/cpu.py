@@ -187,7 +187,7 @@ def _apply(spec: TargetSpec, found: list[dict], plan: Plan) -> TargetSpec:
 
 
 def _usable_caches(spec: TargetSpec, best: dict, found: list[dict]) -> tuple[tuple[CacheLevel, ...], tuple[str, ...]]:
-    """The caches, the last one cut to the largest working set that was still read at cache speed.
+    """The caches, the last one cut to the smallest working set that was no longer read at cache speed: a bound from above, as a roof needs.
 
     Cache speed ends halfway (by time a byte) between the L3 and the DRAM rate: there, half of the bytes come from DRAM.
     """
@@ -200,12 +200,12 @@ def _usable_caches(spec: TargetSpec, best: dict, found: list[dict]) -> tuple[tup
     if not rate_at or not inside or not outside:
         return spec.caches, ()
     limit = 2 / (1 / max(inside) + 1 / max(outside))
-    fits = [size for size, rate in rate_at.items() if rate >= limit]
-    usable = max(fits, default=working_sets(spec, spec.units, Plan())["l3"])
+    largest = max((size for size, rate in rate_at.items() if rate >= limit), default=0)
+    usable = min((size for size in rate_at if size > largest), default=0)
     last = next(level for level in spec.caches if level.level == 3)
-    if usable >= max(rate_at) or max(inside) < 1.2 * max(outside):
+    if not usable or usable >= last.bytes or max(inside) < 1.2 * max(outside):
         return spec.caches, ()
-    fact = f"Of {_size(last.bytes)} of L3, {_size(usable)} were usable: larger working sets were read at less than cache speed (measured)."
+    fact = f"Of {_size(last.bytes)} of L3, less than {_size(usable)} were usable: so large a working set was read more slowly (measured)."
     cut = last.model_copy(update={"bytes": usable})
     return tuple(cut if level.level == 3 else level for level in spec.caches), (fact,)
 
