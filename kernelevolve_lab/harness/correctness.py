@@ -70,7 +70,7 @@ def explain(found: Comparison) -> str:
     stats = found.stats
     where = f"output {stats.worst_output} at {list(stats.worst_index)}"
     if found.unwritten:
-        return f"{found.unwritten} of {found.numel} output elements were never written (the first wrong one: {where})"
+        return f"{found.unwritten} of {found.numel} output elements were never written, or computed from what was in them (worst: {where})"
     if stats.gate == 0.0:
         worst = f"{where}: {_number(stats.got)}, not {_number(stats.expected)}"
         return f"{stats.candidate:.0f} elements are wrong where results must be exact ({worst})"

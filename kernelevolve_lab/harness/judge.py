@@ -268,6 +268,9 @@ class Judge:
     def _compile(self, works: _Works) -> None:
         if works.not_compiled is not None:
             return
+        if not self.settings.compiled:
+            works.not_compiled = "torch.compile is no baseline here (switched off in the settings)"
+            return
         why = ""
         with self._lock.measuring():
             for case in works.description.cases:

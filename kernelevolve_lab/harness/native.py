@@ -175,7 +175,7 @@ class NativeWorker:
     def close(self) -> None:
         """End the process."""
         self._socket.close()
-        self._process.kill()
+        self._process.close()
 
     def _ask(self, operation: int, argument: int, body: bytes = b"", fds: tuple[int, ...] = (), timeout: float = 10.0) -> bytes:
         nonce = secrets.randbits(64)

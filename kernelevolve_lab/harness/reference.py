@@ -220,7 +220,7 @@ class Reference:
     def close(self) -> None:
         """End the worker."""
         self._channel.close()
-        self._process.kill()
+        self._process.close()
 
     def _ask(self, request: dict[str, Any], fds: Sequence[int] = (), timeout: float = 60.0) -> tuple[dict[str, Any], list[int]]:
         with self._lock:

@@ -18,6 +18,7 @@ class JudgeSettings:
     than `precision` (relative, half-width) or wholly below `clear_loss`, and at the latest after `case_seconds`; a final round uses the
     `final_` values. `pool_sets` input sets per visible case are drawn and kept, at most `pool_bytes` for all; after each evaluation
     `refresh_sets` of them are drawn anew.
+    `compiled` says whether torch.compile is a baseline at all.
     Second witness: a candidate that reports less than `witness_share` of what the judge's clock sees per call is not believed.
     """
 
@@ -42,6 +43,7 @@ class JudgeSettings:
     pool_sets: int = 6
     pool_bytes: int = 1 << 30
     refresh_sets: int = 1
+    compiled: bool = True
 
     witness_share: float = 0.85
 

@@ -39,10 +39,14 @@ class WorkerProcess:
         return 128 - status if status > 128 else status
 
     def kill(self) -> None:
-        """End the worker and everything it started, and free what belongs to it."""
+        """End the worker and everything it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+
+    def close(self) -> None:
+        """End the worker and free its log."""
+        self.kill()
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
