@@ -8,7 +8,6 @@ import weakref
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.records.events import RunResumed
 from kernelevolve_lab.records.run import Extend
-from kernelevolve_lab.records.run_state import Status
 from kernelevolve_lab.search.loop import Interrupted, SearchLoop
 from kernelevolve_lab.search.services import Services
 from kernelevolve_lab.store import Store
@@ -78,9 +77,10 @@ class Driver:
                 self.error = self.error or LabError(f"Run {self._run} could not be let go: {error}")
 
     def _extended_too_late(self) -> bool:
-        """Whether a person extended the budget between the loop's last look at the log and the run's end."""
+        """Whether a person extended the budget between the loop's last look at the log and the run's end. (A run that failed may have left
+        an extension unread; it would fail again.)"""
         state = self._store.state(self._run)
-        return state.status is Status.ENDED and any(isinstance(request.command, Extend) for request in state.pending_requests)
+        return state.outcome == "finished" and any(isinstance(request.command, Extend) for request in state.pending_requests)
 
 
 @atexit.register

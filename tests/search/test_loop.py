@@ -11,6 +11,7 @@ from scripted import ScriptedJudge, ScriptedProposer, begin, config, improving, 
 from kernelevolve_lab.errors import LabError, MissingTool, StoreError
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.records import Candidate, Verdict, events
+from kernelevolve_lab.records.run import Extend
 from kernelevolve_lab.search.handle import RunHandle
 from kernelevolve_lab.search.loop import SearchLoop
 from kernelevolve_lab.store import Store
@@ -412,6 +413,32 @@ def test_an_extension_while_it_runs_and_after_it_ended(store: Store) -> None:
     assert run.wait(PATIENCE)
     assert (run.status, run.state.judged) == ("finished", 10)
     assert len(judge.judged) == len(set(judge.judged)) == 10
+
+
+def test_an_extension_between_the_last_look_and_the_end_is_not_lost(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = store.append_all
+
+    def late(run: str, new: list, **more: object) -> list:
+        if new[0].kind == "run_ended" and not store.state(run).requests:
+            plain(run, [events.SteeringAccepted(command=Extend(candidates=2))])
+        return plain(run, new, **more)
+
+    monkeypatch.setattr(store, "append_all", late)
+    run = begin(store, candidates=4)
+    assert run.wait(PATIENCE)
+    assert (run.status, run.state.judged) == ("finished", 6)
+
+
+def test_an_extension_of_a_run_that_cannot_be_driven_fails_once(store: Store) -> None:
+    class Broken(ScriptedJudge):
+        def open(self, progress: Callable[[str], None]) -> None:
+            raise MissingTool("No sandbox.")
+
+    run = begin(store, Broken(), candidates=4)
+    run.wait(PATIENCE)
+    run.extend(candidates=3)
+    assert run.wait(PATIENCE)
+    assert kinds(run).count("run_ended") == 2
 
 
 def test_a_stopped_run_is_resumed_where_it_was(store: Store) -> None:
