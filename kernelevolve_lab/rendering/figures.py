@@ -53,7 +53,7 @@ class Dot:
 @dataclass(frozen=True)
 class RooflineFrame:
     """All of a roofline but the candidates. `ridge` is the intensity (FLOP/byte) where the main memory roof meets the main compute roof,
-    None where one is unknown."""
+    None where one is unknown; `main` the index of the case that matters most: the one whose baselines take longest."""
 
     target: str
     cases: tuple[RooflineCase, ...]
@@ -61,6 +61,10 @@ class RooflineFrame:
     ridge: float | None
     ridge_label: str
     baselines: tuple[Dot, ...]
+    main: int = 0
+
+
+EMPTY_FRAME = RooflineFrame("", (), (), None, "", ())
 
 
 def dot(who: str, case: int, point: RooflinePoint, seconds: float | None = None) -> Dot:
@@ -68,18 +72,37 @@ def dot(who: str, case: int, point: RooflinePoint, seconds: float | None = None)
     return Dot(who, case, point.flops_per_second, point.bytes_per_second, point.fraction, point.bound_by, seconds)
 
 
-def _cases(state: RunState) -> dict[str, tuple[Case, RooflinePoint]]:
-    """The cases with a known place on the roofline, visible ones first, in the order they became known."""
-    found: dict[str, tuple[Case, RooflinePoint]] = {}
+def _timed(state: RunState) -> dict[str, tuple[Case, RooflinePoint, float]]:
+    """For each case whose work is known: the case, a point on the roofline and the seconds that go with it. Useful work per call is the
+    same for all kernels of a case, so that any one of them tells where another time would stand."""
+    found: dict[str, tuple[Case, RooflinePoint, float]] = {}
     for baseline in state.baselines:
         if baseline.roofline is not None:
-            found.setdefault(baseline.case.name, (baseline.case, baseline.roofline))
-    if not found:
-        for entry in state.entries.values():
-            for result in entry.evaluation.cases if entry.evaluation else ():
-                if result.roofline is not None and not result.case.held_out:
-                    found.setdefault(result.case.name, (result.case, result.roofline))
+            found.setdefault(baseline.case.name, (baseline.case, baseline.roofline, baseline.timing.median))
+    visible = {baseline.case.name for baseline in state.baselines}
+    for entry in state.entries.values():
+        if visible and visible <= found.keys():
+            break
+        for result in entry.evaluation.cases if entry.evaluation else ():
+            if result.roofline is not None and "candidate" in result.times and not result.case.held_out:
+                found.setdefault(result.case.name, (result.case, result.roofline, result.times["candidate"].median))
     return found
+
+
+def _at(point: RooflinePoint, seconds: float, other: float) -> RooflinePoint:
+    """Where the same work stands when it takes `other` seconds instead of `seconds`."""
+    faster = seconds / other
+    return point.model_copy(
+        update={
+            "flops_per_second": point.flops_per_second * faster,
+            "bytes_per_second": point.bytes_per_second * faster,
+            "fraction": point.fraction * faster,
+        }
+    )
+
+
+def _of_dtypes(ceiling: Ceiling, dtypes: set[str]) -> bool:
+    return any(ceiling.name == dtype or ceiling.name.startswith(f"{dtype}-") for dtype in dtypes)
 
 
 def _primary(target: TargetSpec, dtypes: set[str]) -> tuple[Ceiling | None, Ceiling | None]:
@@ -87,26 +110,37 @@ def _primary(target: TargetSpec, dtypes: set[str]) -> tuple[Ceiling | None, Ceil
     memory = [c for c in target.ceilings if c.kind == "bandwidth" and c.threads == 0]
     far = next((c for name in ("hbm", "dram") for c in memory if c.name == name), None) or min(memory, key=lambda c: c.value, default=None)
     compute = [c for c in target.ceilings if c.kind == "compute" and c.threads == 0]
-    own = [c for c in compute if any(c.name == d or c.name.startswith(f"{d}-") for d in dtypes)]
+    own = [c for c in compute if _of_dtypes(c, dtypes)]
     return far, max(own or compute, key=lambda c: c.value, default=None)
 
 
 def roofline_frame(state: RunState) -> RooflineFrame:
-    """The frame of the roofline: roofs, cases and baselines of a run (empty tuples where nothing is known yet)."""
-    cases = _cases(state)
-    names = list(cases)
-    shown = tuple(RooflineCase(name, words.sizes(case) or name, case.dtype, point.intensity) for name, (case, point) in cases.items())
-    baselines = tuple(
-        dot(b.name, names.index(b.case.name), b.roofline, b.timing.median)
-        for b in state.baselines
-        if b.roofline is not None and b.case.name in cases
-    )
+    """The frame of the roofline: roofs, cases and baselines of a run (empty tuples where nothing is known yet).
+
+    A baseline stands where it was timed beside the best candidate, so that their distance is the speedup that is shown; before there is a
+    best, where it was timed at the start of the run.
+    """
+    timed = _timed(state)
+    names = list(timed)
+    shown = tuple(RooflineCase(name, words.sizes(case) or name, case.dtype, point.intensity) for name, (case, point, _) in timed.items())
+    paired = {r.case.name: r.times for r in state.best.evaluation.cases} if state.best else {}
+    dots = []
+    for baseline in state.baselines:
+        if baseline.case.name in timed:
+            _, point, seconds = timed[baseline.case.name]
+            taken = paired.get(baseline.case.name, {}).get(baseline.name, baseline.timing).median
+            dots.append(dot(baseline.name, names.index(baseline.case.name), _at(point, seconds, taken), taken))
+    baselines = tuple(dots)
+    main = max(dots, key=lambda d: d.seconds).case if dots else 0
     target = state.target
     if target is None:
-        return RooflineFrame("", shown, (), None, "", baselines)
+        return RooflineFrame("", shown, (), None, "", baselines, main)
     memory, compute = _primary(target, {case.dtype for case in shown})
     best: dict[tuple[str, str, int], Ceiling] = {}
+    dtypes = {case.dtype for case in shown}
     for ceiling in target.ceilings:
+        if ceiling.kind == "compute" and ceiling is not compute and not _of_dtypes(ceiling, dtypes):
+            continue
         key = (ceiling.kind, ceiling.name, ceiling.threads)
         best[key] = target.ceiling(*key) or ceiling
     roofs = tuple(
@@ -114,19 +148,13 @@ def roofline_frame(state: RunState) -> RooflineFrame:
     )
     ridge = compute.value / memory.value if memory and compute else None
     label = f"ridge {ridge:.3g} FLOP/byte" if ridge else ""
-    return RooflineFrame(target.title, shown, roofs, ridge, label, baselines)
+    return RooflineFrame(target.title, shown, roofs, ridge, label, baselines, main)
 
 
 def _roof_label(ceiling: Ceiling) -> str:
     unit = "B/s" if ceiling.kind == "bandwidth" else "FLOP/s"
     one = " · 1 thread" if ceiling.threads == 1 else f" · {ceiling.threads} threads" if ceiling.threads else ""
     return f"{words.level(ceiling.name)} {words.scaled(ceiling.value, unit)}{one}"
-
-
-def main_case(frame: RooflineFrame) -> int:
-    """The index of the case whose baselines take longest, the one whose place on the roofline matters most; 0 without baselines."""
-    timed = [d for d in frame.baselines if d.seconds is not None]
-    return max(timed, key=lambda d: d.seconds).case if timed else 0
 
 
 def candidate_dots(entry: Entry, frame: RooflineFrame) -> tuple[Dot, ...]:

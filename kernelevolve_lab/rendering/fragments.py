@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from kernelevolve_lab.records import CaseResult, Evaluation, Ratio, TargetSpec
@@ -12,19 +12,18 @@ from kernelevolve_lab.rendering import words
 _KNOWN_STAGES = ("build", "correctness", "timing", "overhead")
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], number_from: int = 1) -> str:
-    """A table whose cells are given as HTML; columns from `number_from` on are set as numbers. The first cell heads its row."""
-    ths = "".join(f'<th scope="col"{"" if i < number_from else " class=kl-num"}>{escape(h)}</th>' for i, h in enumerate(head))
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<th scope="row">{cell}</th>' if i == 0 else f"<td{'' if i < number_from else ' class=kl-num'}>{cell}</td>"
-            for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f'<table class="kl-table"><caption>{escape(caption)}</caption><thead><tr>{ths}</tr></thead><tbody>{body}</tbody></table>'
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> str:
+    """A table whose cells are given as HTML; the columns in `numbers` are set as numbers. The first cell heads its row."""
+
+    def kind(column: int) -> str:
+        return ' class="kl-num"' if column in numbers else ""
+
+    heads = "".join(f'<th scope="col"{kind(column)}>{escape(name)}</th>' for column, name in enumerate(head))
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f"<td{kind(column)}>{cell}</td>" for column, cell in enumerate(others, 1))
+        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
+    return f'<table class="kl-table"><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def ratio_html(ratio: Ratio | None) -> str:
@@ -32,13 +31,14 @@ def ratio_html(ratio: Ratio | None) -> str:
     if ratio is None:
         return words.NO_VALUE
     tone = "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "quiet"
-    return f'<b class="kl-tone-{tone}">{words.times(ratio.value)}</b> <span class="kl-ci">{words.interval(ratio)}</span>'
+    interval = f'<span class="kl-ci">{words.interval(ratio)}</span>'
+    return f'<span class="kl-nowrap"><b class="kl-tone-{tone}">{words.times(ratio.value)}</b> {interval}</span>'
 
 
 def verdict_html(entry: Entry) -> str:
     """Symbol and word of a candidate's verdict."""
     look = words.look(entry)
-    return f'<span class="kl-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {look.word}</span>'
+    return f'<span class="kl-nowrap kl-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {look.word}</span>'
 
 
 def _error_html(result: CaseResult) -> str:
@@ -64,27 +64,27 @@ def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
     for result in evaluation.cases:
         look = words.VERDICTS[result.verdict]
         held = ' <span class="kl-chip">held out</span>' if result.case.held_out else ""
-        ratios = {r.baseline: r for r in result.speedups}
-        reason = f'<div class="kl-ci">{escape(result.reason)}</div>' if result.reason else ""
         about = " · ".join((words.sizes(result.case), result.case.dtype, result.case.distribution))
+        reason = f'<div class="kl-tone-{look.tone}">{escape(result.reason)}</div>' if result.reason else ""
+        ratios = {r.baseline: r for r in result.speedups}
         rows.append(
             [
-                f'{escape(result.case.name)}{held}<div class="kl-ci">{escape(about)}</div>',
-                f'<span class="kl-tone-{look.tone}">{look.symbol} {look.word}</span>{reason}',
+                f'<span class="kl-tone-{look.tone}" title="{look.word}">{look.symbol}</span> {escape(result.case.name)}{held}'
+                f'<div class="kl-ci">{escape(about)}</div>{reason}',
                 _error_html(result),
-                *(_time_html(result, name) for name in ("candidate", *baselines)),
-                *(ratio_html(ratios.get(name)) for name in baselines),
+                _time_html(result, "candidate"),
+                *(f"{ratio_html(ratios.get(name))}<div>{_time_html(result, name)}</div>" for name in baselines),
                 escape(words.roof_text(result.roofline, target)),
             ]
         )
     if not rows:
         return '<p class="kl-empty">No case was run.</p>'
-    head = ["case", "verdict", "error ≤ gate", "candidate", *baselines, *(f"vs {name}" for name in baselines), "roofline"]
+    head = ["case", "error ≤ gate", "time", *(f"vs {name}" for name in baselines), "roofline"]
     caption = (
-        f"Cases, {evaluation.evidence} on {evaluation.target}: median time ± half of its 95 % interval; "
+        f"{evaluation.evidence.capitalize()} on {evaluation.target}: median time ± half of its 95 % interval; "
         "speedups are paired ratios with 95 % intervals"
     )
-    return table(caption, head, rows, number_from=2)
+    return table(caption, head, rows, numbers=range(1, len(head) - 1))
 
 
 def diagnosis_html(evaluation: Evaluation) -> str:
@@ -109,7 +109,10 @@ def _scalar(value) -> str:
 
 def pairs_html(caption: str, values: dict) -> str:
     """Names and values as a small table; nothing when there are none."""
-    return table(caption, ["name", "value"], [[escape(str(k)), _scalar(v)] for k, v in values.items()]) if values else ""
+    if not values:
+        return ""
+    rows = "".join(f'<tr><th scope="row">{escape(str(name))}</th><td>{_scalar(value)}</td></tr>' for name, value in values.items())
+    return f'<table class="kl-table kl-pairs"><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>'
 
 
 def stages_html(evaluation: Evaluation) -> str:

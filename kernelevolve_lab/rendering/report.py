@@ -58,9 +58,7 @@ def leaderboard_html(state: RunState, rows: int) -> str:
     if not body:
         return '<p class="kl-empty">No candidate yet.</p>'
     caption = f"The first {len(body)} of {len(ranked)} candidates; speedups with 95 % intervals"
-    return fragments.table(
-        caption, ["#", "candidate", "verdict", *(f"vs {b}" for b in baselines), "evidence", "gen", "proposer"], body, number_from=7
-    )
+    return fragments.table(caption, ["#", "candidate", "verdict", *(f"vs {b}" for b in baselines), "evidence", "gen", "proposer"], body)
 
 
 def _row(rank: int, entry: Entry, baselines: list[str]) -> list[str]:

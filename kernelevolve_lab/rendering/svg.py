@@ -11,7 +11,7 @@ from math import floor, log10
 
 from kernelevolve_lab.records.run_state import RunState
 from kernelevolve_lab.rendering import words
-from kernelevolve_lab.rendering.figures import Dot, RooflineFrame, candidate_dots, main_case, progress_info, roofline_frame
+from kernelevolve_lab.rendering.figures import Dot, RooflineFrame, candidate_dots, progress_info, roofline_frame
 
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 16, 36
@@ -85,7 +85,7 @@ def roofline_svg(state: RunState) -> str:
     frame = roofline_frame(state)
     if not frame.cases or not frame.roofs:
         return ""
-    case = main_case(frame)
+    case = frame.main
     if frame.cases[case].intensity <= 0:
         return _bandwidth_svg(state, frame, case)
     intensity = frame.cases[case].intensity

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from kernelevolve_lab.records.run_state import Entry, Request, RunState, Status
 from kernelevolve_lab.rendering import words
-from kernelevolve_lab.rendering.figures import RooflineFrame, candidate_dots, roofline_frame
+from kernelevolve_lab.rendering.figures import EMPTY_FRAME, RooflineFrame, candidate_dots, roofline_frame
 
 REASON_CHARACTERS = 240
 REQUESTS = 30
@@ -61,7 +61,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def status(state: RunState, standing: str = "") -> dict:
+def status(state: RunState, frame: RooflineFrame = EMPTY_FRAME, standing: str = "") -> dict:
     """The head of the view: what runs, how far it is and what is best. `standing` is the handle's word for it: `running`, `paused`,
     `interrupted`, `finished`, `stopped`, `failed`, or `empty` without a run."""
     best = state.best
@@ -87,21 +87,27 @@ def status(state: RunState, standing: str = "") -> dict:
         "cost": state.cost,
         "tokens": state.input_tokens + state.output_tokens,
         "best": state.best_id,
-        "best_roof": _best_roof(state),
+        "best_roof": _best_roof(state, frame),
         "best_title": best.candidate.title if best else "",
         "hints": list(state.hints),
         "requests": [_request(r) for r in state.requests[-REQUESTS:]],
     }
 
 
-def _best_roof(state: RunState) -> str:
-    """Where the best stands on its most demanding case: the one with the longest time."""
+def _best_roof(state: RunState, frame: RooflineFrame) -> dict | None:
+    """Where the best stands on the main case: the share of its roof, in numbers and in words."""
     best = state.best
-    timed = [c for c in best.evaluation.cases if c.roofline and "candidate" in c.times] if best else []
-    if not timed:
-        return ""
-    longest = max(timed, key=lambda c: c.times["candidate"].median)
-    return f"{words.roof_text(longest.roofline, state.target)} at {words.sizes(longest.case) or longest.case.name}"
+    if best is None or not frame.cases:
+        return None
+    case = frame.cases[frame.main]
+    result = next((c for c in best.evaluation.cases if c.case.name == case.name and c.roofline), None)
+    if result is None:
+        return None
+    return {
+        "share": _short(result.roofline.fraction),
+        "of": words.level(result.roofline.bound_by),
+        "text": f"{words.roof_text(result.roofline, state.target)} at {case.label}",
+    }
 
 
 def _request(request: Request) -> dict:
@@ -124,7 +130,7 @@ class Feed:
     def __init__(self) -> None:
         self._last: RunState | None = None
         self._standing = ""
-        self._frame = RooflineFrame("", (), (), None, "", ())
+        self._frame = EMPTY_FRAME
 
     def message(self, state: RunState, standing: str = "", whole: bool = False) -> dict | None:
         """What to tell after this state; `whole` describes it all, for a view that knows nothing or missed something."""
@@ -132,20 +138,19 @@ class Feed:
         whole = whole or last is None or last.run != state.run or state.seq < last.seq
         if not whole and state is last and standing == self._standing:
             return None
-        frame = self._frame
-        if whole or state.target is not last.target or state.baselines is not last.baselines or (not frame.cases and state.judged):
-            frame = roofline_frame(state)
-        new_frame = whole or frame != self._frame
+        frame = roofline_frame(state)
+        before = EMPTY_FRAME if whole else self._frame
         self._last, self._frame, self._standing = state, frame, standing
-        old = {} if whole or new_frame else last.entries
+        # A row's dots count the cases of the frame, so new cases renew every row.
+        old = {} if whole or frame.cases != before.cases else last.entries
         rows = [row(entry, frame) for key, entry in state.entries.items() if old.get(key) is not entry]
         seen = 0 if whole or not last.log else last.log[-1].seq
         told: dict = {
             "whole": whole,
-            "status": status(state, standing),
+            "status": status(state, frame, standing),
             "rows": rows,
             "log": [[line.seq, round(line.time, 2), line.level, line.text] for line in state.log if line.seq > seen],
         }
-        if new_frame:
+        if whole or frame != before:
             told["frame"] = asdict(frame)
         return told

@@ -68,9 +68,10 @@ export function header(store) {
       setText(tile.note, ratio ? `${bandText(ratio)} · ${row.evidence}` : "nothing correct yet");
     }
     second.root.hidden = !other;
-    const match = /(\d+ %) of (.+?)(?: bandwidth| peak)? \((.+?)\)(.*)/.exec(status.best_roof);
-    setText(roof.value, match ? `${match[1]} of ${match[2]}` : DASH);
-    setText(roof.note, match ? `${status.best_roof.split(",")[0]}, ${match[3]}${match[4]}` : "no measured place yet");
+    const place = status.best_roof;
+    setText(roof.value, place ? `${Math.round(place.share * 100)} % of ${place.of}` : DASH);
+    setText(roof.note, place ? place.text.replace(/, [\d]+ % of .*? \(/, ", ").replace(")", "") : "no place on the roofline yet");
+    roof.root.title = place?.text ?? "";
   }
 
   function drawClock() {

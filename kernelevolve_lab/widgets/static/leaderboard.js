@@ -23,9 +23,9 @@ function byRank(a, b) {
   return EVIDENCE.indexOf(a.evidence) - EVIDENCE.indexOf(b.evidence) || (b.fitness ?? 0) - (a.fitness ?? 0) || a.order - b.order;
 }
 
-// The dot of the case that takes longest: the one whose place on the roofline matters most.
-export function mainDot(row) {
-  return (row.dots ?? []).reduce((longest, dot) => (!longest || (dot[5] ?? 0) > (longest[5] ?? 0) ? dot : longest), null);
+// A candidate's place on the roofline in the main case of the run.
+export function mainDot(store, row) {
+  return row.dots?.find((dot) => dot[0] === store.frame.main);
 }
 
 function ratioCell(scale) {
@@ -59,7 +59,7 @@ function makeRow(scale) {
   const main = ratioCell(scale);
   const other = ratioCell(scale);
   const roof = h("td", { class: "kl-num kl-roof-cell" });
-  const title = h("td", { class: "kl-name" }, h("span", { class: "kl-name-text" }), h("span", { class: "kl-marks" }));
+  const title = h("td", { class: "kl-name" }, h("div", {}, h("span", { class: "kl-name-text" }), h("span", { class: "kl-marks" })));
   const gen = h("td", { class: "kl-num" });
   const proposer = h("td", { class: "kl-dim" });
   const tr = h("tr", { role: "row", tabindex: "-1" }, rank, verdict, main(null), other(null), roof, title, gen, proposer);
@@ -121,6 +121,7 @@ export function leaderboard(store) {
   let dirty = true;
   let waiting = false;
   let names = ["", ""];
+  let start = 0;
 
   function setFilter(name) {
     filter = name;
@@ -139,7 +140,7 @@ export function leaderboard(store) {
     verdict: (row) => row.word,
     main: (row) => row.speedups?.[names[0]]?.[0],
     other: (row) => row.speedups?.[names[1]]?.[0],
-    roof: (row) => mainDot(row)?.[3],
+    roof: (row) => mainDot(store, row)?.[3],
     title: (row) => row.title.toLowerCase(),
     gen: (row) => row.gen,
     proposer: (row) => row.proposer,
@@ -173,7 +174,17 @@ export function leaderboard(store) {
     rescale();
   }
 
+  // What all titles begin with says nothing; whole parts of it (up to a comma) are left out of the rows.
+  function sharedStart() {
+    const titles = [...store.rows.values()].map((row) => row.title);
+    if (titles.length < 4) return 0;
+    let shared = titles[0];
+    for (const title of titles) while (!title.startsWith(shared)) shared = shared.slice(0, -1);
+    return shared.lastIndexOf(", ") < 0 ? 0 : shared.lastIndexOf(", ") + 2;
+  }
+
   function rescale() {
+    start = sharedStart();
     const seen = new Set();
     let low = 0.8;
     let high = 1.25;
@@ -212,20 +223,21 @@ export function leaderboard(store) {
     parts.verdict.title = row.reason ?? "";
     parts.main(row.speedups?.[names[0]], row.banned);
     parts.other(row.speedups?.[names[1]], row.banned);
-    const dot = mainDot(row);
+    const dot = mainDot(store, row);
     setText(parts.roof, dot ? `${Math.round(dot[3] * 100)} %` : DASH);
-    parts.roof.title = dot ? `of the ${dot[4]} roof, on the longest case` : "";
-    setText(parts.title.firstChild, row.title);
+    parts.roof.title = dot ? `of the ${dot[4]} roof, ${store.frame.cases[dot[0]]?.label}` : "";
+    const [name, marked] = parts.title.firstChild.children;
+    setText(name, row.title.slice(start));
     parts.title.title = `${row.title} · ${row.id}${row.reason ? ` · ${row.reason}` : ""}`;
     const marks = [];
     if (row.pinned) marks.push(h("span", { class: "kl-mark kl-mark-pin" }, "pinned"));
     if (row.rejected !== undefined) marks.push(h("span", { class: "kl-mark kl-mark-bad", title: row.rejected }, "rejected"));
     else if (row.banned) marks.push(h("span", { class: "kl-mark", title: "An ancestor was rejected" }, "banned"));
-    if (row.final) marks.push(h("span", { class: "kl-mark", title: "Measured again as a finalist" }, "re-measured"));
+    if (row.final) marks.push(h("span", { class: "kl-mark", title: "A finalist: measured again" }, "final"));
     for (const flag of row.flags ?? []) marks.push(h("span", { class: "kl-mark kl-mark-warn" }, flag));
     if (row.evidence && row.evidence !== "measured") marks.push(h("span", { class: "kl-mark kl-mark-warn" }, row.evidence));
     marks.push(h("span", { class: "kl-id" }, `#${row.order}`));
-    parts.title.lastChild.replaceChildren(...marks);
+    marked.replaceChildren(...marks);
     setText(parts.gen, String(row.gen));
     setText(parts.proposer, row.proposer);
   }
@@ -322,6 +334,7 @@ export function leaderboard(store) {
   store.on("rows", () => { dirty = true; later(); });
   store.on("selected", later);
   store.on("hovered", later);
+  store.on("frame", () => { dirty = true; later(); });
   store.on("reject", (id) => reject.open(id));
   return { root, close: () => resized.disconnect() };
 }

@@ -25,25 +25,20 @@ export function roofline(store) {
     const frame = store.frame;
     const several = new Set(frame.cases.map((one) => one.dtype)).size > 1;
     cases.replaceChildren(h("option", { value: "-1" }, "All cases"), ...frame.cases.map((one, index) => h("option", { value: String(index) }, several ? `${one.label} · ${one.dtype}` : one.label)));
-    if (only === null || only >= frame.cases.length) only = frame.cases.length ? longest(frame) : null;
+    if (only === null || only >= frame.cases.length) only = frame.cases.length ? frame.main : null;
     cases.value = String(only);
     cases.hidden = frame.cases.length < 2;
   }
 
-  // The case whose baselines take longest matters most.
-  function longest(frame) {
-    return frame.baselines.reduce((found, dot) => (!found || (dot.seconds ?? 0) > (found.seconds ?? 0) ? dot : found), null)?.case ?? 0;
-  }
-
   function say() {
     const best = store.best();
-    const dot = best?.dots?.find((one) => one[0] === only) ?? (best && mainDot(best));
+    const dot = best?.dots?.find((one) => one[0] === only) ?? (best && mainDot(store, best));
     if (!dot) {
       setText(verdict, "");
       return;
     }
     if (only < 0 || only === null) {
-      setText(verdict, store.status.best_roof);
+      setText(verdict, store.status.best_roof?.text ?? "");
       return;
     }
     const memory = store.frame.roofs.some((roof) => roof.kind === "bandwidth" && roof.name === dot[4]);
