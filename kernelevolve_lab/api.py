@@ -16,6 +16,7 @@ from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Profile
 from kernelevolve_lab.records.run_state import Entry, RunState
 from kernelevolve_lab.rendering import report, words
 from kernelevolve_lab.search.handle import RunHandle
+from kernelevolve_lab.search.replay import Replay
 from kernelevolve_lab.search.start import start
 from kernelevolve_lab.store import Store
 
@@ -84,6 +85,10 @@ class Run(RunHandle):
         from kernelevolve_lab.widgets.run_view import view_of
 
         view_of(self)._ipython_display_(**options)
+
+
+class ReplayedRun(Replay, Run):
+    """A recorded run that plays again, with the display and the tables of a run; it cannot be steered."""
 
 
 class Diff:
@@ -173,11 +178,9 @@ def open_run(run: str | Path, store: Store | str | None = None) -> Run:
     return Run(opened, str(run))
 
 
-def replay(run: str | Path, speed: float = 8.0, store: Store | str | None = None) -> Any:
+def replay(run: str | Path, speed: float = 8.0, store: Store | str | None = None) -> ReplayedRun:
     """Show a recorded run again, at `speed` times its own; nothing is proposed, judged or measured."""
-    from kernelevolve_lab.search.replay import Replay
-
-    return Replay(open_run(run, store), speed)
+    return ReplayedRun(open_run(run, store), speed)
 
 
 def export(what: str, out: str | Path, format: str, store: Store | str | None = None) -> tuple[Path, ...]:
