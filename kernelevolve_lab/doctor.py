@@ -17,7 +17,7 @@ from kernelevolve_lab.errors import LabError
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `state` is `ok`, `missing` (something cannot be done without it) or `absent` (optional); `mend` says how to get it."""
+    """One thing looked at. `state` is `ok`, `missing` (needed) or `absent` (optional); `mend` says how to get it."""
 
     name: str
     state: str

@@ -16,7 +16,7 @@ from kernelevolve_lab.export.source import self_contained
 from kernelevolve_lab.export.templates import environment
 from kernelevolve_lab.languages import abi, cpp
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import Verdict
+from kernelevolve_lab.records import TargetSpec, Verdict
 
 
 def export(request: ExportRequest) -> tuple[Path, ...]:
@@ -63,7 +63,7 @@ def module_text(request: ExportRequest) -> str:
             functions=self_contained(functions),
             source=candidate.source.strip("\n"),
             header=header.strip("\n"),
-            flags=_literal(cpp.FLAGS),
+            flags=_literal(_flags(request.state.target)),
             accepted=_literal(accepted_inputs(request)),
             allocates=operator.allocate is not None,
             max_dims=abi.MAX_DIMS,
@@ -72,6 +72,11 @@ def module_text(request: ExportRequest) -> str:
             cases=[result.case for result in evaluation.cases],
         )
     )
+
+
+def _flags(target: TargetSpec | None) -> tuple[str, ...]:
+    """The options the judged build was made with, less those that only one compiler knows."""
+    return (*cpp.FLAGS, *(cpp.WIDE if target and cpp.WIDE_FEATURE in target.features else ()))
 
 
 def _gates(operator: Operator, cases: tuple) -> dict[str, float]:

@@ -69,7 +69,7 @@ def request(out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT)
         cases=(result,),
     )
     config = RunConfig(operator=OperatorRef(kind="registered", name="layer_norm", text="layer_norm"), target="cpu", language="cpp")
-    return ExportRequest(operator, Entry(candidate, 1, 0, evaluation, judged_at=0.0), RunState(run="r1", config=config), out)
+    return ExportRequest(operator, Entry(candidate, order=1, generation=0, evaluation=evaluation), RunState(run="r1", config=config), out)
 
 
 def run_alone(path: Path, code: str, cache: Path) -> subprocess.CompletedProcess[str]:
