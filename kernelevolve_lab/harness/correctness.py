@@ -34,9 +34,10 @@ def check(session: Session, reference: Reference, drawn: InputSet, timeout: floa
     first.poison(drawn.outputs, NAN_POISON)
     sprinkled = first.sprinkle(drawn.outputs, rng)
     visit = session.call([drawn], 0, timeout)
-    left = first.unwritten(sprinkled)
+    with session.worker.frozen():
+        left = first.unwritten(sprinkled)
+        found = reference.compare(drawn, session.shown[0], NAN_POISON)
     seconds = visit.reported[0] / 1e9
-    found = reference.compare(drawn, session.shown[0], NAN_POISON)
     if not found.ok:
         return Checked(False, explain(found), found.stats, True, seconds)
     if left > tolerated(sprinkled):

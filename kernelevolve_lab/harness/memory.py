@@ -17,7 +17,7 @@ import numpy as np
 from kernelevolve_lab.languages.abi import ITEMSIZE
 from kernelevolve_lab.records import TensorSpec
 
-_PAGE = 4096
+PAGE = 4096
 # Tensors that start at the same offset within a page make loads wait for unrelated stores (4 KiB aliasing); so each starts elsewhere.
 _STAGGER = 9 * 64
 
@@ -46,10 +46,10 @@ def layout(specs: Iterable[TensorSpec], first: int = 0) -> tuple[tuple[Placed, .
     """Where each tensor lies, and the bytes of the region; `first` tensors lie before these in another region (they shift the stagger)."""
     placed, position = [], 0
     for index, spec in enumerate(specs, start=first):
-        tensor = Placed(spec, position + (index * _STAGGER) % _PAGE)
+        tensor = Placed(spec, position + (index * _STAGGER) % PAGE)
         placed.append(tensor)
-        position = -(-(tensor.offset + tensor.bytes + 64) // _PAGE) * _PAGE
-    return tuple(placed), max(position, _PAGE)
+        position = -(-(tensor.offset + tensor.bytes + 64) // PAGE) * PAGE
+    return tuple(placed), max(position, PAGE)
 
 
 def create(name: str, size: int) -> int:
@@ -78,6 +78,10 @@ class Arena:
         seal(self.fd, SEAL_SIZE)
         self._map = mmap.mmap(self.fd, size)
         self._bytes = np.frombuffer(self._map, np.uint8)
+
+    def clear(self) -> None:
+        """Zero all of it: what one candidate left is not for the next."""
+        self._bytes.fill(0)
 
     def poison(self, placed: Sequence[Placed], pattern: dict[int, bytes]) -> None:
         """Fill the tensors with the pattern, whole."""

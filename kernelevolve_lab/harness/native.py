@@ -14,7 +14,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,7 @@ class NativeWorker:
                 self._receive(_OP_HELLO, 0, load_seconds, "")
             except CandidateFailed as failure:  # nothing of the candidate's has run yet
                 raise SandboxFailed(f"a worker cannot be started: {failure}") from None
+            self._volunteer_for_oom()
             self._receive(_READY, 0, load_seconds, "while it was being loaded")
         except BaseException:
             self.close()
@@ -151,14 +152,15 @@ class NativeWorker:
         """Let a workload's number be used again."""
         self._free_workloads.append(workload)
 
-    def call(self, workloads: Sequence[int], timeout: float) -> Visit:
-        """Call the kernel once per workload, back to back."""
+    def call(self, calls: Sequence[tuple[int, int]], timeout: float) -> Visit:
+        """Call the kernel back to back: for each call the workload, and how many pages behind their places its outputs lie."""
+        body = struct.pack(f"<{2 * len(calls)}I", *(number for call in calls for number in call))
         started = time.perf_counter_ns()
-        reply = self._ask(_OP_CALL, len(workloads), struct.pack(f"<{len(workloads)}I", *workloads), timeout=timeout)
+        reply = self._ask(_OP_CALL, len(calls), body, timeout=timeout)
         witnessed = time.perf_counter_ns() - started
-        if len(reply) != 8 * len(workloads):
+        if len(reply) != 8 * len(calls):
             raise CandidateCrashed("its process answered with something that is not an answer")
-        return Visit(struct.unpack(f"<{len(workloads)}Q", reply), witnessed)
+        return Visit(struct.unpack(f"<{len(calls)}Q", reply), witnessed)
 
     def ping(self) -> int:
         """Nanoseconds of a question without a call, by the judge's clock."""
@@ -172,10 +174,28 @@ class NativeWorker:
             return time.clock_gettime_ns((~self.candidate_pid << 3) | 2)
         return 0
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all threads of the process meanwhile, so that what it has written by now is what is looked at."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.candidate_pid, number)
+
     def close(self) -> None:
         """End the process."""
         self._socket.close()
         self._process.close()
+
+    def _volunteer_for_oom(self) -> None:
+        # What a limit does not catch (shared anonymous memory, many threads) must not end somebody else's process.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.candidate_pid}/oom_score_adj").write_text("1000")
 
     def _ask(self, operation: int, argument: int, body: bytes = b"", fds: tuple[int, ...] = (), timeout: float = 10.0) -> bytes:
         nonce = secrets.randbits(64)

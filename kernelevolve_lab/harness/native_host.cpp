@@ -44,6 +44,10 @@ struct DefineRequest {
     std::uint32_t outputs;
     TensorRequest tensors[];
 };
+struct CallRequest {
+    std::uint32_t workload;
+    std::uint32_t pages;  // how far behind their places the outputs of this call lie
+};
 struct MapReply {
     Header header;
     std::uint64_t address;
@@ -56,6 +60,7 @@ struct FaultReply {
 };
 
 constexpr std::uint32_t max_regions = 256, max_workloads = 256, max_tensors = 32, max_calls = 4096;
+constexpr rlim_t shared_bytes = 16ull << 30;  // address space for the tensors that the judge maps
 constexpr std::size_t max_packet = 96 * 1024;
 
 struct Region {
@@ -148,7 +153,7 @@ std::uint64_t now() {
     return static_cast<std::uint64_t>(time.tv_sec) * 1000000000u + static_cast<std::uint64_t>(time.tv_nsec);
 }
 
-void call(const Header& request, const std::uint32_t* which) {
+void call(const Header& request, const CallRequest* calls) {
     struct {
         Header header;
         std::uint64_t nanoseconds[max_calls];
@@ -156,8 +161,11 @@ void call(const Header& request, const std::uint32_t* which) {
     answer.header = {op_call, 0, request.nonce};
     const kel::Stream stream{nullptr, threads, 0};
     for (std::uint32_t i = 0; i < request.argument; ++i) {
-        if (which[i] >= max_workloads || workloads[which[i]] == nullptr) give_up("an unknown workload");
-        Workload copy = *workloads[which[i]];
+        if (calls[i].workload >= max_workloads || workloads[calls[i].workload] == nullptr) give_up("an unknown workload");
+        Workload copy = *workloads[calls[i].workload];
+        for (std::uint32_t j = copy.inputs; j < copy.inputs + copy.outputs; ++j) {
+            copy.tensors[j].data = copy.tensors[j].ptr<char>() + std::uint64_t{calls[i].pages} * 4096;
+        }
         const std::uint64_t start = now();
         kernel_function(copy.tensors, copy.tensors + copy.inputs, stream);
         answer.nanoseconds[i] = now() - start;
@@ -174,7 +182,9 @@ int main(int argc, char** argv) {
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_FSIZE, 1 << 20);
     limit(RLIMIT_NOFILE, 64);
-    limit(RLIMIT_DATA, strtoull(argv[4], nullptr, 10));
+    const rlim_t heap = strtoull(argv[4], nullptr, 10);
+    limit(RLIMIT_DATA, heap);
+    limit(RLIMIT_AS, heap + shared_bytes);
     watch_faults();
     const Header hello{op_hello, 0, 0};
     reply(&hello, sizeof hello);
@@ -215,10 +225,10 @@ int main(int argc, char** argv) {
                 define(*reinterpret_cast<const DefineRequest*>(packet), static_cast<std::size_t>(bytes));
                 break;
             case op_call:
-                if (header.argument > max_calls || bytes != static_cast<ssize_t>(sizeof header + header.argument * sizeof(std::uint32_t))) {
+                if (header.argument > max_calls || bytes != static_cast<ssize_t>(sizeof header + header.argument * sizeof(CallRequest))) {
                     give_up("a bad call request");
                 }
-                call(header, reinterpret_cast<const std::uint32_t*>(packet + sizeof header));
+                call(header, reinterpret_cast<const CallRequest*>(packet + sizeof header));
                 continue;
             case op_ping:
                 break;

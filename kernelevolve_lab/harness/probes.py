@@ -73,7 +73,8 @@ def stale_addresses(session: Session, reference: Reference, first: InputSet, sec
     moved = session.address(second) != known
     session.arenas[0].poison(second.outputs, NAN_POISON)
     session.call([second], 0, timeout)
-    found = reference.compare(second, session.shown[0], NAN_POISON)
+    with session.worker.frozen():
+        found = reference.compare(second, session.shown[0], NAN_POISON)
     if found.ok:
         return ""
     return f"wrong when new contents lie {'elsewhere' if moved else 'at an address that it had seen'}: {explain(found)}"

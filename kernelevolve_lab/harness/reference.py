@@ -182,12 +182,20 @@ class Reference:
         self._ask({"do": "arena", "id": identifier, "size": arena.size}, fds=(arena.fd,))
         return identifier
 
-    def compare(self, drawn: InputSet, arena: int, poison: dict[int, bytes] | None, timeout: float = 120.0) -> Comparison:
-        """Compare an arena with what the set's outputs must be; `poison` is what it was filled with, if it was."""
+    def compare(
+        self,
+        drawn: InputSet,
+        arena: int,
+        poison: dict[int, bytes] | None,
+        places: Sequence[memory.Placed] | None = None,
+        timeout: float = 120.0,
+    ) -> Comparison:
+        """Compare an arena with what the set's outputs must be; `poison` is what it was filled with, if it was, `places` where they lie if
+        that is not where the set has them."""
         bits = [
             int.from_bytes(poison[ITEMSIZE[p.spec.dtype]], "little", signed=True) if poison is not None else None for p in drawn.outputs
         ]
-        request = {"do": "compare", "id": drawn.id, "arena": arena, "outputs": _described(drawn.outputs), "poison": bits}
+        request = {"do": "compare", "id": drawn.id, "arena": arena, "outputs": _described(places or drawn.outputs), "poison": bits}
         answer, _ = self._ask(request, timeout=timeout)
         outputs = answer["outputs"]
         # One stray element with the poison's bits may be an honest value (a byte has 256 of them); unwritten output is never right too.

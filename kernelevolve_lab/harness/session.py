@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kernelevolve_lab.harness.memory import Arena
+from collections.abc import Sequence
+
+from kernelevolve_lab.harness.memory import PAGE, Arena, Placed
 from kernelevolve_lab.harness.native import NativeWorker, Visit
 from kernelevolve_lab.harness.reference import InputSet, Reference
 
@@ -17,6 +19,7 @@ class Arenas:
     def fit(self, size: int) -> list[tuple[Arena, int]]:
         """Both arenas, each with its number in the reference worker."""
         if not self._kept or self._kept[0][0].size < size:
+            self._reference.drop(arenas=[number for _, number in self._kept])
             self.close()
             for _ in range(2):
                 arena = Arena(size)
@@ -36,6 +39,8 @@ class Session:
     def __init__(self, worker: NativeWorker, arenas: list[tuple[Arena, int]]):
         self.worker = worker
         self.arenas = [arena for arena, _ in arenas]
+        for arena in self.arenas:
+            arena.clear()
         self.shown = [number for _, number in arenas]
         self.seen: set[int] = set()
         self._arena_regions = [worker.map(arena.fd, arena.size, writable=True)[0] for arena in self.arenas]
@@ -63,11 +68,24 @@ class Session:
         for key in [key for key in self._workloads if key[0] == drawn.id]:
             self.worker.undefine(self._workloads.pop(key))
 
-    def call(self, sets: list[InputSet], arena: int, timeout: float) -> Visit:
-        """Call once per set, back to back, all with outputs in the same arena."""
-        visit = self.worker.call([self.workload(drawn, arena) for drawn in sets], timeout)
+    def places(self, sets: Sequence[InputSet], arena: int) -> list[tuple[Placed, ...]]:
+        """Where `call` has the outputs of each call: side by side in the arena as long as there is room, then from its start again."""
+        return [
+            tuple(Placed(place.spec, place.offset + pages * PAGE) for place in drawn.outputs)
+            for drawn, pages in zip(sets, self._pages(sets, arena), strict=True)
+        ]
+
+    def call(self, sets: Sequence[InputSet], arena: int, timeout: float) -> Visit:
+        """Call once per set, back to back."""
+        workloads = [self.workload(drawn, arena) for drawn in sets]
+        visit = self.worker.call(list(zip(workloads, self._pages(sets, arena), strict=True)), timeout)
         self.seen.update(drawn.id for drawn in sets)
         return visit
+
+    def _pages(self, sets: Sequence[InputSet], arena: int) -> list[int]:
+        slot = max(drawn.arena_size for drawn in sets)
+        room = self.arenas[arena].size // slot
+        return [(i % room) * (slot // PAGE) for i in range(len(sets))]
 
     def close(self) -> None:
         """End the process."""

@@ -25,6 +25,9 @@ from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 
+SPRINKLED = 64
+"""Random words in each output of each timed call."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -91,7 +94,17 @@ class CaseTiming:
     processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
     fresh: list[float] = field(default_factory=list)
     repeated: list[float] = field(default_factory=list)
+    idle: float = 0.0  # processor seconds that the candidate used between visits
+    left_at: float = 0.0  # its processor time at the end of the last visit
     wrong: str = ""
+
+    def works_between(self) -> str:
+        """What to say about a candidate that computes while it is not called, if this one does: it steals from the baselines' time, or
+        does its work when nobody looks."""
+        used = sum(share * seconds for share, (_, seconds) in zip(self.processor, self.witnessed, strict=True))
+        if self.idle <= 0.1 * used + 1e-4 * len(self.candidate):
+            return ""
+        return f"it used {self.idle * 1e3:.1f} ms of processor time while it was not being called ({used * 1e3:.1f} ms while it was)"
 
     def ratios(self, baseline: str) -> list[float]:
         """Baseline time over candidate time, round by round."""
@@ -157,24 +170,30 @@ def time_case(
 def _visit(
     session: Session, reference: Reference, sets: list[InputSet], found: CaseTiming, rng: np.random.Generator, timeout: float, checked: bool
 ) -> str:
-    arena, last = session.arenas[0], sets[-1]
+    if found.candidate:
+        found.idle += session.worker.cpu_nanoseconds() / 1e9 - found.left_at
     for drawn in sets:
         session.workload(drawn, 0)  # mapping a new set is no part of the visit
-    seen = set(session.seen)
-    sprinkled = arena.sprinkle(last.outputs, rng)
-    busy = session.worker.cpu_nanoseconds()
+    arena, places, seen = session.arenas[0], session.places(sets, 0), set(session.seen)
+    last = {written[0].offset if written else 0: written for written in places}  # of calls that share a place the last one counts
+    sprinkled = [arena.sprinkle(written, rng, SPRINKLED) for written in last.values()]
+    busy = session.worker.cpu_nanoseconds() / 1e9
     visit = session.call(sets, 0, timeout)
-    found.processor.append((session.worker.cpu_nanoseconds() - busy) / max(1, sum(visit.reported)))
-    left = arena.unwritten(sprinkled)
-    if left > tolerated(sprinkled):
-        return f"outputs were not written when a timed call returned ({late(left, sprinkled)})"
+    found.left_at = session.worker.cpu_nanoseconds() / 1e9
+    for words in sprinkled:
+        left = arena.unwritten(words)
+        if left > tolerated(words):
+            return f"outputs were not written when a timed call returned ({late(left, words)})"
     for drawn, nanoseconds in zip(sets, visit.reported, strict=True):
         (found.repeated if drawn.id in seen else found.fresh).append(nanoseconds / 1e9)
         seen.add(drawn.id)
-    found.candidate.append(sum(visit.reported) / len(sets) / 1e9)
-    found.witnessed.append((visit.witnessed / 1e9, sum(visit.reported) / 1e9))
+    spent = sum(visit.reported) / 1e9
+    found.candidate.append(spent / len(sets))
+    found.witnessed.append((visit.witnessed / 1e9, spent))
+    found.processor.append((found.left_at - busy) / max(1e-9, spent))
     if checked:
-        result = reference.compare(last, session.shown[0], None)
+        with session.worker.frozen():
+            result = reference.compare(sets[-1], session.shown[0], None, places[-1])
         if not result.ok:
             return f"wrong in a timed call, though right when it was checked: {explain(result)}"
     return ""

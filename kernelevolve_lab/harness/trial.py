@@ -192,7 +192,7 @@ class Trial:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
         seconds, timeout = float(np.median(timing.candidate)), self._timeout(case)
         found = probes.second_witness(session, sets, seconds, self.bench.settings.witness_share, timeout)
-        found = found or probes.works_on(session, sets[0], seconds, timeout)
+        found = found or timing.works_between() or probes.works_on(session, sets[0], seconds, timeout)
         if not found and (self.final or _seems_to_replay(timing)):
             fresh = [self.bench.reference.draw(case, golden=False) for _ in range(3)]
             found = probes.replays(session, sets[:3], fresh, timeout)
