@@ -72,7 +72,7 @@ def rescaled(source: str, sizes: Mapping[str, int], tree: ast.Module | None = No
     for name, value in sizes.items():
         if name not in known:
             raise BadInput(f"The task has no integer constant '{name}' at top level; it has {', '.join(known) or 'none'}.")
-        if type(value) is not int or value < 1:
+        if value != known[name] and (type(value) is not int or value < 1):
             raise BadInput(f"The size {name} = {value!r} is not a positive integer.")
     lines = source.encode().splitlines(keepends=True)
     for name, value, node in reversed(_assignments(tree)):

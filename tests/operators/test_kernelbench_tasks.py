@@ -146,3 +146,7 @@ def test_rescaling_changes_the_named_constants_alone(first: int, second: int) ->
     exec(text, namespace)
     assert (namespace["a"], namespace["b"], namespace["c"], namespace["é"]) == (first, (16, second), first, "ü")
     assert rescaled(source, {}) == source
+
+
+def test_a_constant_of_zero_may_stay() -> None:
+    assert rescaled("padding = 0\nsize = 8\n", {"padding": 0, "size": 4}) == "padding = 0\nsize = 4\n"
