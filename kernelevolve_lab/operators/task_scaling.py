@@ -24,9 +24,10 @@ MAX_RUN_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of inputs, state and outputs together, and FLOPs as PyTorch's counter counts them."""
+    """Bytes of inputs, state and outputs together, bytes of the largest tensor in between, and FLOPs as PyTorch's counter counts them."""
 
     bytes: float
+    largest: float
     flops: float
 
 
@@ -43,10 +44,11 @@ def footprint(task: Task, sizes: Mapping[str, int]) -> Footprint | None:
             model = _model_on_meta(task, module)
             state = [*model.parameters(), *model.buffers()]
             recurrent = _shapes_alone_of_recurrences(model)
-            with FlopCounterMode(display=False) as counter, torch.device("meta"):
+            largest = _largest_result()
+            with FlopCounterMode(display=False) as counter, torch.device("meta"), largest:
                 outputs = model(*arguments)
             moved = sum(t.numel() * t.element_size() for t in (*_tensors(arguments), *state, *_tensors(outputs)))
-            return Footprint(float(moved), float(counter.get_total_flops() + sum(recurrent)))
+            return Footprint(float(moved), float(largest.bytes), float(counter.get_total_flops() + sum(recurrent)))
     except Exception:
         return None
 
@@ -108,9 +110,24 @@ def _tensors(value: Any) -> list[Any]:
     return [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-def _overrun(found: Footprint) -> tuple[float, float]:
-    """How many times over budget bytes and FLOPs are; 1 where they fit."""
-    return max(1.0, found.bytes / MAX_BYTES), max(1.0, found.flops / MAX_FLOPS)
+def _largest_result() -> Any:
+    """A mode that notes the bytes of the largest tensor that any operation inside makes."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            self.bytes = max(self.bytes, *(t.untyped_storage().nbytes() for t in _tensors(result)), 0)
+            return result
+
+    return Largest()
+
+
+def _overrun(found: Footprint) -> tuple[float, float, float]:
+    """How many times over budget the bytes moved, the largest tensor and the FLOPs are; 1 where they fit."""
+    return max(1.0, found.bytes / MAX_BYTES), max(1.0, found.largest / MAX_BYTES), max(1.0, found.flops / MAX_FLOPS)
 
 
 def _smaller(sizes: Mapping[str, int], given: Mapping[str, int]) -> list[dict[str, int]]:
