@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from kernelevolve_lab.records import CaseResult, Evaluation, Ratio, TargetSpec
+from kernelevolve_lab.records import CaseResult, Evaluation, Ratio, TargetSpec, Verdict
 from kernelevolve_lab.records.run_state import Entry
 from kernelevolve_lab.rendering import words
 
@@ -91,7 +91,8 @@ def diagnosis_html(evaluation: Evaluation) -> str:
     """Why it takes the time it takes, and the judge's reasons where it is not correct."""
     parts = []
     if evaluation.reasons:
-        parts.append("<ul class='kl-reasons'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>")
+        tone = words.VERDICTS[evaluation.verdict].tone if evaluation.verdict is not Verdict.CORRECT else "warn"
+        parts.append(f"<ul class='kl-reasons kl-tone-{tone}'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>")
     if evaluation.flags:
         parts.append("<p>" + " ".join(f'<span class="kl-chip kl-tone-warn">{escape(flag)}</span>' for flag in evaluation.flags) + "</p>")
     if evaluation.diagnosis:

@@ -35,7 +35,6 @@ def row(entry: Entry, frame: RooflineFrame) -> dict:
     extra: dict = {
         "parents": list(entry.candidate.parents),
         "pinned": entry.pinned,
-        "rejected": entry.rejected,
         "banned": entry.banned,
         "cost": entry.cost,
         "judged": round(entry.judged_at, 3),
@@ -52,6 +51,8 @@ def row(entry: Entry, frame: RooflineFrame) -> dict:
             [d.case, _short(d.flops), _short(d.bytes), _short(d.fraction), d.bound_by, _short(d.seconds)]
             for d in candidate_dots(entry, frame)
         ]
+    if entry.rejected is not None:
+        made["rejected"] = entry.rejected
     made.update({name: value for name, value in extra.items() if value not in (None, False, "", 0, 0.0, [], {})})
     return made
 

@@ -115,7 +115,11 @@ class RunView(anywidget.AnyWidget):
         """End the thread, bring the static report up to date and free the widget."""
         self._pump.stop()
         if self.comm is not None:
-            self._freeze(self.state)
+            try:
+                self._freeze(self.state)
+            except Exception as error:
+                self._complain(error)
+            self.layout.close()
         super().close()
 
     def _receive(self, content: Any) -> None:

@@ -25,6 +25,8 @@ class FakeHandle:
         self._halt = threading.Event()
         self.calls: list[tuple[str, str]] = []
         self._live = False
+        self.may_export = threading.Event()
+        self.may_export.set()
 
     @property
     def state(self) -> RunState:
@@ -104,6 +106,7 @@ class FakeHandle:
         self._steer(Extend(candidates=candidates, seconds=seconds, cost=cost), "")
 
     def export(self, out: Path, format: str = "module", candidate: str | None = None) -> tuple[Path, ...]:
+        self.may_export.wait(30)
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{candidate}.{format}.txt"
         path.write_text(self.state.entries[candidate].candidate.source)
