@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput, LabError, UnknownName
 from kernelevolve_lab.records import candidate_id
-from kernelevolve_lab.records.events import Logged, SteeringAccepted
+from kernelevolve_lab.records.events import Logged, SteeringAccepted, SteeringApplied
 from kernelevolve_lab.records.run import Branch, Command, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import Entry, RunState, Status
 from kernelevolve_lab.search import budget
@@ -197,7 +197,9 @@ class RunHandle:
                     self._revive("The budget was extended.")
 
     def _steer(self, command: Command) -> None:
-        self.store.append(self.id, SteeringAccepted(command=command))
+        accepted = self.store.append(self.id, SteeringAccepted(command=command))
+        if isinstance(command, Reject | Pin | Hint) and self.state.status is Status.ENDED:
+            self.store.append(self.id, SteeringApplied(request=accepted.seq, note="The run has ended; this stands in its record."))
         if self._driver is not None:
             self._driver.wake()
 

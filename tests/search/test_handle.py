@@ -108,6 +108,7 @@ def test_a_rejection_after_the_end_moves_the_best(ended: RunHandle) -> None:
     best = ended.best.id
     ended.reject(best, "too clever")
     assert ended.best.id != best
+    assert ended.state.pending_requests == ()
     with pytest.raises(BadInput, match="was rejected"):
         ended.branch(best)
 
