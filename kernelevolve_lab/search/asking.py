@@ -22,6 +22,7 @@ FRUITLESS = 25
 ERRORS = 5
 BACK_OFF_SECONDS = 0.5
 BRANCH_ATTEMPTS = 3
+CLOSING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,16 @@ class Asking:
         return [SteeringApplied(request=item.branch, note=note)] if item.branch is not None else []
 
     async def close(self) -> None:
-        """Take back what is still asked, and let the proposer go."""
+        """Take back what is still asked, and let the proposer go; one that cannot be let go of in time is left behind with a note."""
         for task in self._in_flight:
             task.cancel()
-        await asyncio.gather(*self._in_flight, return_exceptions=True)
-        await self._proposer.close()
+        closing = asyncio.get_running_loop().create_task(self._proposer.close())
+        done, _ = await asyncio.wait({*self._in_flight, closing}, timeout=CLOSING_SECONDS)
+        for task in done:
+            if not task.cancelled() and task.exception() and task is closing:
+                self._log.append(Noted(text=f"The proposer could not be closed: {_said(task.exception())}", level="warning"))
+        if closing not in done:
+            self._log.append(Noted(text="The proposer did not close in time.", level="warning"))
 
 
 def _seed(seed: int, index: int, purpose: str) -> int:

@@ -98,7 +98,7 @@ def logs(draw: st.DrawFn) -> list[Logged]:
     return log.items
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(logs(), st.data())
 def test_folding_in_pieces_with_snapshots_between_is_folding_at_once(log: list[Logged], data: st.DataObject) -> None:
     fold = RunFold()
@@ -109,7 +109,7 @@ def test_folding_in_pieces_with_snapshots_between_is_folding_at_once(log: list[L
     assert fold.state == RunFold(log).state
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(logs())
 def test_a_snapshot_never_changes(log: list[Logged]) -> None:
     fold = RunFold()
@@ -120,7 +120,7 @@ def test_a_snapshot_never_changes(log: list[Logged]) -> None:
     assert all(repr(state) == before for state, before in kept)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(logs())
 def test_bans_are_closed_and_the_best_is_the_best_of_the_rest(log: list[Logged]) -> None:
     state = RunFold(log).state
@@ -136,7 +136,7 @@ def test_bans_are_closed_and_the_best_is_the_best_of_the_rest(log: list[Logged])
         assert state.best.fitness == max(e.fitness for e in eligible if rank(e.evaluation.evidence) == strongest)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(logs())
 def test_counts_agree_with_the_log(log: list[Logged]) -> None:
     state = RunFold(log).state

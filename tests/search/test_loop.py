@@ -246,6 +246,17 @@ def test_a_judge_that_cannot_start_ends_the_run_with_its_sentence(store: Store) 
     assert judge.closed
 
 
+def test_a_proposer_that_fails_to_close_is_a_note(store: Store) -> None:
+    class Clinging(ScriptedProposer):
+        async def close(self) -> None:
+            raise OSError("connection lost")
+
+    run = begin(store, None, Clinging(), candidates=3)
+    assert run.wait(PATIENCE)
+    assert run.status == "finished"
+    assert "The proposer could not be closed: OSError: connection lost" in [line.text for line in run.state.log]
+
+
 def test_a_defect_ends_the_run_and_says_so(store: Store) -> None:
     class Defective:
         name = "defective"
