@@ -25,7 +25,7 @@ from kernelevolve_lab.records.run_state import Entry, RunState
 
 SPREAD = 4  # structural drafts per template after the ones that it names
 CROSSOVER = 0.5  # how often two parents of one template are crossed rather than the first mutated
-TRIES = 12
+DRAWS = 5  # how often the study is asked before settings are changed at random
 
 
 class Schedule:
@@ -108,7 +108,7 @@ class Schedule:
         template, space = self.templates[name], self.spaces[name]
         partner = next((other for other in parents[1:] if other.candidate.template == name), None)
         study = None
-        for _ in range(TRIES):
+        for _ in range(DRAWS):
             if partner is not None and random.random() < CROSSOVER:
                 setting = space.cross(knobs, partner.candidate.knobs, random)
                 if setting is not None:
@@ -129,15 +129,14 @@ class Schedule:
 
     def _fresh(self, state: RunState, random: Random) -> Iterator[tuple[str, Setting, tuple[Entry, ...], str]]:
         study = self._study(state)
-        for _ in range(TRIES // 2):
+        for _ in range(DRAWS):
             name, setting = study.draw(random.getrandbits(32))
             if self.spaces[name].allows(setting):
                 yield name, setting, (), "A fresh setting, drawn from what did well so far."
-        for name in self.templates:
-            for _ in range(TRIES):
-                setting = self.spaces[name].sample(random)
-                if setting is not None:
-                    yield name, setting, (), "A fresh setting, drawn at random."
+            for count in (1, 2, 3):
+                near = self.spaces[name].mutate(setting, random, count)
+                if near is not None:
+                    yield name, near, (), "A fresh setting, near one drawn from what did well so far."
 
     def _remaining(self, random: Random) -> Iterator[tuple[str, Setting, tuple[Entry, ...], str]]:
         names = list(self.templates)

@@ -132,20 +132,21 @@ class Space:
             return False
 
     def default(self, partial: Mapping[str, Scalar] | None = None) -> Setting | None:
-        """The default setting with `partial` on top; where constraints forbid it, the nearest one that they allow (fewest knobs changed).
-        None when nothing within three changes is allowed."""
+        """The default setting with `partial` on top; where constraints forbid it, the nearest one that they allow: fewest knobs changed,
+        sizes rather than structure, and rather what `partial` does not name. None when nothing within three changes is allowed."""
         wanted = self.complete(partial or {})
+        names = sorted(wanted, key=lambda name: (name in (partial or {}), self.by_name[name].structural))
         for changes in range(4):
-            for setting in self._changed(wanted, changes):
-                if self.allows(setting):
-                    return setting
+            for changed in itertools.combinations(names, changes):
+                for setting in self._varied(wanted, changed):
+                    if self.allows(setting):
+                        return setting
         return None
 
-    def _changed(self, setting: Setting, changes: int) -> Iterator[Setting]:
-        for names in itertools.combinations(setting, changes):
-            alternatives = [[v for v in self.by_name[name].values if v != setting[name]] for name in names]
-            for values in itertools.product(*alternatives):
-                yield self.complete({**setting, **dict(zip(names, values, strict=True))})
+    def _varied(self, setting: Setting, names: tuple[str, ...]) -> Iterator[Setting]:
+        others = [[value for value in self.by_name[name].values if value != setting[name]] for name in names]
+        for values in itertools.product(*others):
+            yield self.complete({**setting, **dict(zip(names, values, strict=True))})
 
     def sample(self, random: Random) -> Setting | None:
         """A random setting; None when none was found (the constraints leave next to nothing)."""

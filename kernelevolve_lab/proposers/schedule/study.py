@@ -47,19 +47,18 @@ class Study:
     def __init__(self, templates: Mapping[str, Template], spaces: Mapping[str, Space], seen: Iterable[Observation]) -> None:
         self._spaces = spaces
         self._template = CategoricalDistribution(tuple(templates))
-        self._trials = [trial for trial in map(self._trial, seen) if trial is not None]
+        self._study = optuna.create_study(direction="maximize")
+        self._study.add_trials([trial for trial in map(self._trial, seen) if trial is not None])
 
     def draw(self, seed: int, template: str | None = None, fixed: Mapping[str, Scalar] | None = None) -> tuple[str, Setting]:
-        """A template and a complete setting of it, constraints unchecked. With `template` that one; `fixed` knobs keep their values."""
+        """A template and a complete setting of it, constraints unchecked. With `template` that one; `fixed` knobs keep their values.
+        What was drawn counts as being judged, so that the next draw goes elsewhere."""
         held: dict[str, Scalar] = {} if template is None else {TEMPLATE: template}
         for name, value in (fixed or {}).items():
             held[f"{template}.{name}"] = _encode(self._spaces[template].by_name[name], value)
         sampler: BaseSampler = TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed % 2**32)
-        if held:
-            sampler = PartialFixedSampler(held, sampler)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials(self._trials)
-        return self._suggest(study.ask())
+        self._study.sampler = PartialFixedSampler(held, sampler) if held else sampler
+        return self._suggest(self._study.ask())
 
     def _suggest(self, trial: Trial) -> tuple[str, Setting]:
         template = trial.suggest_categorical(TEMPLATE, self._template.choices)

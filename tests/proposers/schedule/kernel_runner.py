@@ -14,12 +14,10 @@ from kernelevolve_lab.languages import abi
 from kernelevolve_lab.records import Case
 
 PAGE = mmap.PAGESIZE
+ROWS = [{"rows": r, "cols": c} for r, c in ((1, 1), (3, 5), (5, 33), (9, 64), (4, 257), (2, 1031))]
 # Sizes of small cases by operator: one of everything, just below, at and above vector and tile sizes, and something longer.
 SIZES: dict[str, list[dict[str, int]]] = {
-    **dict.fromkeys(
-        ("softmax", "rms_norm", "layer_norm", "bias_gelu"),
-        [{"rows": r, "cols": c} for r, c in ((1, 1), (3, 5), (5, 33), (9, 64), (4, 257), (2, 1031))],
-    ),
+    **{name: ROWS for name in ("softmax", "rms_norm", "layer_norm", "bias_gelu")},
     "matmul": [{"m": m, "n": n, "k": k} for m, n, k in ((1, 1, 1), (3, 5, 7), (17, 33, 9), (64, 64, 64), (70, 131, 259))],
     "conv1d": [
         {"batch": b, "c_in": i, "c_out": o, "length": n} for b, i, o, n in ((1, 1, 1, 1), (2, 3, 5, 7), (3, 16, 16, 32), (2, 33, 19, 70))
@@ -38,7 +36,7 @@ SIZES: dict[str, list[dict[str, int]]] = {
 
 
 class Placed:
-    """A tensor in memory of its own that ends, as its next page, in memory that may not be touched; `aligned` ones begin at a page instead."""
+    """A tensor in memory of its own, directly before a page that may not be touched; `aligned` ones begin at a page's boundary instead."""
 
     def __init__(self, like: torch.Tensor, *, aligned: bool, fill: int | None = None) -> None:
         size = like.numel() * like.element_size()

@@ -21,7 +21,7 @@ from kernelevolve_lab.targets import resolve
 CPU = resolve("cpu")
 SERVED = [(template, operator) for template in templates() if template.language == "cpp" for operator in template.operators]
 EACH = pytest.mark.parametrize(("template", "operator"), SERVED, ids=[f"{template.name}-{operator}" for template, operator in SERVED])
-SETTINGS = 5  # built per template and operator
+SETTINGS = {"gemm": 2, "chain": 2}  # how many are built, by family; these have tests of their own that go deeper
 
 
 def covering(space: Space, first: list[Setting], count: int, random: Random) -> list[Setting]:
@@ -39,7 +39,7 @@ def covering(space: Space, first: list[Setting], count: int, random: Random) -> 
 
 @pytest.fixture(scope="module")
 def judge_apart() -> Iterator[Callable[[str, str], list[str]]]:
-    """Runs `check` in a fresh process with its own OpenMP threads; a crash of the kernel breaks that process, and the next call gets a new one."""
+    """Runs `check` in a process of its own; a kernel that crashes breaks that process, and the next call gets a new one."""
     pool: list[ProcessPoolExecutor] = []
 
     def run(operator: str, artifact: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_settings_of_a_template_compute_its_operator(
     template: Template, operator: str, judge_apart: Callable[[str, str], list[str]], tmp_path: Path
 ) -> None:
     space = template.space(CPU)
-    chosen = covering(space, first_settings(template, space), SETTINGS, Random(5))
+    chosen = covering(space, first_settings(template, space), SETTINGS.get(registry.load("operators", operator).family, 5), Random(5))
     with ThreadPoolExecutor(2) as builders:
         builds = list(builders.map(lambda setting: CPP.build(template.render(setting, operator, CPU), CPU, tmp_path), chosen))
     for setting, build in zip(chosen, builds, strict=True):
@@ -79,8 +79,8 @@ def test_rendering_is_deterministic_and_tidy(template: Template, operator: str) 
         source = template.render(setting, operator, CPU)
         assert source == template.render(dict(setting), operator, CPU)
         assert "\n\n\n" not in source and source.endswith("}\n")
-        assert max(map(len, source.splitlines())) <= 160
-        assert not [line for line in source.splitlines() if line != line.rstrip() or "{%" in line or "{{" in line and "}}" in line]
+        assert max(map(len, source.splitlines())) <= 200
+        assert not [line for line in source.splitlines() if line != line.rstrip() or "{%" in line or ("{{" in line and "}}" in line)]
 
 
 @EACH
@@ -122,7 +122,7 @@ def test_every_registered_operator_has_a_template() -> None:
         ('{#\ntitle = "t"\noperators = []\n[knobs.a]\n#}\nx\n', "either 'values' or 'range'"),
         ('{#\ntitle = "t"\noperators = []\n[knobs.a]\nvalues = [1, 2]\ndefault = 3\n#}\nx\n', "default 3 of knob 'a'"),
         ('{#\ntitle = "t"\noperators = []\n[knobs.a]\nvalues = [1, 1]\n#}\nx\n', "distinct values"),
-        ('{#\ntitle = \n#}\nx\n', "Invalid value"),
+        ("{#\ntitle = \n#}\nx\n", "Invalid value"),
     ],
 )
 def test_a_bad_template_file_is_named_with_its_fault(tmp_path: Path, text: str, part: str) -> None:
