@@ -136,9 +136,10 @@ def from_callable(thing: Any, inputs: Any, name: str | None = None) -> Operator:
     if not tensors[0]:
         raise BadInput(f"The example inputs of {label} hold no tensor, so there is nothing to compute on.")
 
-    reference = ModuleReference(thing, len(tensors[0]), constants) if is_module else FunctionReference(thing, constants)
+    reference: Callable[..., Any] = FunctionReference(thing, constants)
     make_inputs: Callable[[Case, torch.Generator], Tensors] = Drawn(draw) if draw else Examples(tensors)
     if is_module:
+        reference = ModuleReference(_copy_of(thing, label), len(tensors[0]), constants)
         make_inputs = WithState(make_inputs, reference)
     distributions = ("drawn",) if draw else tuple(DISTRIBUTIONS)
     generator = torch.Generator().manual_seed(0)
@@ -170,6 +171,16 @@ def from_callable(thing: Any, inputs: Any, name: str | None = None) -> Operator:
         tolerance=TOLERANCE,
         module=spec,
     )
+
+
+def _copy_of(module: Any, label: str) -> Any:
+    """The module once more. Not by `deepcopy`, which leaves functions kept as attributes bound to the layers of the original."""
+    import cloudpickle
+
+    try:
+        return cloudpickle.loads(cloudpickle.dumps(module))
+    except Exception as error:
+        raise BadInput(f"{label} cannot be copied ({error}); it must not hold open files, locks or the like.") from error
 
 
 def _example_sets(inputs: Any, label: str) -> tuple[list[Any], Callable[[], Any] | None]:

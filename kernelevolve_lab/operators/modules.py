@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -65,13 +64,13 @@ class FunctionReference:
 class ModuleReference:
     """A module as a function of its arguments followed by its state: parameters, buffers and tensors kept as plain attributes, by name.
 
-    The module is copied without the values of its parameters: only their statistics are kept, to draw fresh ones.
+    It takes the module over: the values of its parameters are dropped, only their statistics are kept, to draw fresh ones.
     """
 
     def __init__(self, module: nn.Module, arguments: int, constants: Mapping[int, object]) -> None:
         import torch
 
-        self.module = copy.deepcopy(module).cpu().requires_grad_(False)
+        self.module = module.cpu().requires_grad_(False)
         self.arguments = arguments
         self.constants = dict(constants)
         _register_plain_tensors(self.module)

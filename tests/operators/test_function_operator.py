@@ -116,6 +116,25 @@ def test_a_modules_state_is_inputs_after_its_arguments() -> None:
     assert golden(operator, inputs)[0].dtype == torch.float64
 
 
+class Chained(nn.Module):
+    """A module that keeps a function bound to one of its own layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        layer = self.layer
+        self.chain = lambda x: torch.tanh(layer(x))
+
+    def forward(self, x):
+        return self.chain(x)
+
+
+def test_functions_that_a_module_keeps_use_the_state_that_is_given() -> None:
+    operator = from_callable(Chained(), (torch.randn(4, 8),))
+    x, weight, bias = operator.make_inputs(operator.cases["laptop"][0], generator())
+    torch.testing.assert_close(operator.reference(x, weight, bias), torch.tanh(x @ weight.T + bias))
+
+
 def test_a_modules_parameters_are_drawn_fresh_and_its_tables_kept() -> None:
     module = Gated()
     operator = from_callable(module, (torch.randn(32, 16), 1))
