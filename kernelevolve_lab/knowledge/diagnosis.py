@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from kernelevolve_lab.knowledge.retrieval import Query
-from kernelevolve_lab.knowledge.visible import visible
+from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Evaluation, TargetSpec, Verdict
 from kernelevolve_lab.records.run_state import Entry, RunState
@@ -62,6 +62,10 @@ def diagnose(operator: Operator, target: TargetSpec, state: RunState, parents: S
     evaluation = visible(entry.evaluation, operator)
     if evaluation.verdict is not Verdict.CORRECT:
         return _repair(evaluation, state, entry)
+    if fails_elsewhere(entry.evaluation):
+        return Analysis(
+            "repair", "numerics", ("It is right on the cases that you are shown and wrong on another.",), _advice("numerics", "repair")
+        )
     return _improve(operator, target, state, entry, evaluation)
 
 
@@ -190,6 +194,11 @@ def _parent(state: RunState, entry: Entry) -> Entry | None:
 @cache
 def _rules() -> dict[str, dict[str, list[str]]]:
     return tomllib.loads((Path(__file__).parent / "advice.toml").read_text("utf-8"))
+
+
+def inclinations(phase: str) -> tuple[str, ...]:
+    """Directions among which parallel requests of a phase are spread, so that they do not all bring the same kernel; none for repairs."""
+    return tuple(_rules()["inclinations"].get(phase, ()))
 
 
 def _advice(bottleneck: str, phase: str) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import Diagnosis, Evaluation, Verdict
+from kernelevolve_lab.records import Diagnosis, Evaluation, Flag, Verdict
 
 HELD_OUT_FAILED = "It failed on a case that you are not shown: other sizes, odd ones among them, and other distributions must work too."
+HELD_OUT_SLOW = "On a case that you are not shown its gain does not carry over: it must not be tuned to the sizes that are listed."
 
 
 def visible(evaluation: Evaluation, operator: Operator) -> Evaluation:
@@ -20,9 +21,10 @@ def visible(evaluation: Evaluation, operator: Operator) -> Evaluation:
     shown = tuple(result for result in evaluation.cases if not result.case.held_out)
     reasons = [reason for reason in evaluation.reasons if not secret.search(reason)]
     hidden = len(reasons) < len(evaluation.reasons)
-    failed = any(result.case.held_out and result.verdict is not Verdict.CORRECT for result in evaluation.cases)
-    if hidden or failed or (not reasons and evaluation.verdict is not Verdict.CORRECT):
+    if fails_elsewhere(evaluation) or (not reasons and evaluation.verdict is not Verdict.CORRECT):
         reasons.append(HELD_OUT_FAILED)
+    elif hidden:
+        reasons.append(HELD_OUT_SLOW if Flag.SPECIALISED in evaluation.flags else HELD_OUT_FAILED)
     return evaluation.model_copy(
         update={
             "cases": shown,
@@ -31,6 +33,11 @@ def visible(evaluation: Evaluation, operator: Operator) -> Evaluation:
             "diagnosis": _diagnosis(evaluation.diagnosis, secret),
         }
     )
+
+
+def fails_elsewhere(evaluation: Evaluation) -> bool:
+    """Whether it is wrong on a case that proposers are not shown, whatever its verdict is for those that they are."""
+    return any(result.case.held_out and result.verdict is not Verdict.CORRECT for result in evaluation.cases)
 
 
 def _diagnosis(diagnosis: Diagnosis | None, secret: re.Pattern[str]) -> Diagnosis | None:
@@ -49,4 +56,4 @@ def _secret(evaluation: Evaluation, operator: Operator) -> re.Pattern[str]:
     names -= {case.name for case in cases if not case.held_out}
     patterns = [rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True)]
     patterns += [re.escape(result.reason) for result in results if result.reason]
-    return re.compile("|".join([*patterns, r"\bheld[- ]out\b"]), re.IGNORECASE)
+    return re.compile("|".join([*patterns, r"\bheld[- ]out\b", r"\bshapes? that it was not told\b"]), re.IGNORECASE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernelevolve_lab.knowledge.diagnosis import Analysis, diagnose
+from kernelevolve_lab.knowledge.diagnosis import Analysis, diagnose, inclinations
 from kernelevolve_lab.knowledge.lessons import Lesson, LessonBook, most_useful
 from kernelevolve_lab.knowledge.retrieval import KnowledgeBase
 from kernelevolve_lab.proposers.base import ProposalRequest
@@ -37,6 +37,7 @@ class Adviser:
         return Advice(
             rules=render("rules", pages=rules) if rules else "",
             diagnosis=render("diagnosis", analysis=analysis) if analysis else "",
+            inclinations=inclinations(analysis.phase if analysis else "draft" if not request.parents else "improve"),
             knowledge=tuple(render("page", page=hit.page) for hit in hits),
             lessons=tuple(self._lesson(lesson, with_source=not request.parents) for lesson in lessons),
         )

@@ -16,7 +16,7 @@ from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.chat import findings, history
 from kernelevolve_lab.proposers.chat.budget import Packed, Section, estimate, pack
 from kernelevolve_lab.proposers.chat.render import duration, fenced, oneline, rate, render
-from kernelevolve_lab.records import Case, TargetSpec
+from kernelevolve_lab.records import Case, Ceiling, Profile, TargetSpec
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 PRIORITY = {
@@ -65,10 +65,11 @@ class LanguageNotes:
 @dataclass(frozen=True)
 class Advice:
     """What was found out for this request beforehand, as finished markdown; empty parts are left out. `knowledge` and `lessons` are whole
-    pieces, the most useful first, of which as many are kept as fit."""
+    pieces, the most useful first, of which as many are kept as fit; of `inclinations` each request gets one in turn."""
 
     rules: str = ""
     diagnosis: str = ""
+    inclinations: tuple[str, ...] = ()
     knowledge: tuple[str, ...] = ()
     lessons: tuple[str, ...] = ()
 
@@ -99,14 +100,14 @@ def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, t
     system = render("system", language_title=language.title, fence_tag=language.fence_tag, tunable=_tunable(language) if tunable else "")
     made = {
         "task": _task(operator, state, request.target),
-        "target": _target(request.target),
+        "target": _target(request.target, {case.dtype for case in operator.visible(_profile(state))}),
         "rules": (advice.rules,),
         "guide": (language.guide,),
         "knowledge": _growing("# What is known about such kernels\nPages of the knowledge base that fit the diagnosis.", advice.knowledge),
         "lessons": _growing("# Lessons of earlier runs", advice.lessons),
         "diagnosis": (advice.diagnosis,),
         "steering": _steering(state),
-        "ask": (_ask(request, parents),),
+        "ask": (_ask(request, parents, advice),),
     }
     if parents:
         heading = "The kernel to improve" if len(parents) == 1 else "First parent"
@@ -138,13 +139,17 @@ def reference_source(operator: Operator) -> str:
 
 
 def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str, ...]:
-    profile = state.config.profile if state.config else "laptop"
+    profile = _profile(state)
     rows = [_case_row(case, operator, state) for case in operator.visible(profile)]
     dtypes = sorted({case.dtype for case in operator.visible(profile)})
     floors = ", ".join(f"{operator.tolerance.floors[dtype]:g} for {dtype}" for dtype in dtypes if dtype in operator.tolerance.floors)
     source = reference_source(operator)
     values = {"operator": operator, "cases": rows, "floors": floors or "0", "fenced": fenced}
     return tuple(dict.fromkeys((render("task", reference=source, **values), render("task", reference="", **values))))
+
+
+def _profile(state: RunState) -> Profile:
+    return state.config.profile if state.config else "laptop"
 
 
 def _case_row(case: Case, operator: Operator, state: RunState) -> dict[str, str]:
@@ -162,15 +167,24 @@ def _case_row(case: Case, operator: Operator, state: RunState) -> dict[str, str]
     }
 
 
-def _target(target: TargetSpec) -> tuple[str, ...]:
+def _target(target: TargetSpec, dtypes: set[str]) -> tuple[str, ...]:
+    """The target, with the ceilings that matter for the dtypes at hand."""
+    rows: dict[tuple[str, str], list[Ceiling]] = {}
+    for ceiling in sorted(target.ceilings, key=lambda ceiling: ceiling.threads):
+        if ceiling.kind == "bandwidth" or ceiling.name.split("-")[0] in dtypes | {"float32"}:
+            rows.setdefault((ceiling.kind, ceiling.name), []).append(ceiling)
     lines = []
-    for ceiling in target.ceilings:
-        unit = "B/s" if ceiling.kind == "bandwidth" else "FLOP/s"
-        threads = "all threads" if ceiling.threads == 0 else f"{ceiling.threads} thread{'s' if ceiling.threads > 1 else ''}"
-        lines.append(f"{ceiling.kind} {ceiling.name}, {threads}: {rate(ceiling.value, unit)} ({ceiling.evidence.value})")
+    for (kind, name), ceilings in rows.items():
+        unit = "B/s" if kind == "bandwidth" else "FLOP/s"
+        rates = [f"{rate(ceiling.value, unit)}{_threads(ceiling.threads)}" for ceiling in ceilings]
+        lines.append(f"{name} {kind}: {', '.join(rates)} ({ceilings[0].evidence.value})")
     unit_name = _UNITS.get(target.vendor, "units")
     variants = [render("target", target=target, ceilings=lines, unit_name=unit_name, full=full) for full in (True, False)]
     return tuple(dict.fromkeys(variants))
+
+
+def _threads(count: int) -> str:
+    return "" if count == 0 else f", on {count} thread{'s' if count > 1 else ''} {'alone' if count == 1 else ''}".rstrip()
 
 
 def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNotes) -> tuple[str, ...]:
@@ -218,13 +232,17 @@ def _steering(state: RunState) -> tuple[str, ...]:
     return (render("steering", hints=state.hints, rejected=rejected[-20:], pinned=pinned[-10:]),)
 
 
-def _ask(request: ProposalRequest, parents: Sequence[Entry]) -> str:
+def _ask(request: ProposalRequest, parents: Sequence[Entry], advice: Advice) -> str:
+    """The question. Requests that run side by side would else be the same and bring the same answer: each gets its own inclination."""
+    judging = [request.state.entries[key] for key in request.pending if key in request.state.entries]
     return render(
         "ask",
         parent=parents[0] if parents else None,
         second=parents[1] if len(parents) > 1 else None,
         clean_slate=request.memory == "clean_slate" and bool(request.state.judged),
         taken=history.taken(request.state, request.pending) if not parents else (),
+        judging=history.titles(judging) if parents else (),
+        inclination=advice.inclinations[request.index % len(advice.inclinations)] if advice.inclinations else "",
     )
 
 

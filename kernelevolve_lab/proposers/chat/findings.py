@@ -22,7 +22,7 @@ def describe(evaluation: Evaluation | None, operator: Operator, *, full: bool = 
         reasons=[oneline(reason, 600) for reason in shown.reasons],
         cases=[_case(result) for result in shown.cases] if full else [],
         diagnostics=_diagnostics(shown, _MESSAGES if full else 3),
-        metrics=", ".join(f"{name} {value}" for name, value in sorted(shown.metrics.items())) if full else "",
+        metrics=_metrics(shown) if full else "",
     )
 
 
@@ -61,8 +61,16 @@ def _case(result: CaseResult) -> str:
     return "; ".join(parts)
 
 
+def _metrics(evaluation: Evaluation) -> str:
+    """What the build has, without what it has none of."""
+    told = [(name, value) for name, value in sorted(evaluation.metrics.items()) if value not in (0, "", False)]
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told)
+
+
 def _diagnostics(evaluation: Evaluation, most: int) -> str:
-    ranked = sorted(evaluation.diagnostics, key=lambda item: "error" not in item.severity)
+    """Errors first; of warnings only those about the candidate itself, since those in the compiler's own headers lead nowhere."""
+    told = [item for item in evaluation.diagnostics if "error" in item.severity or item.file.startswith("candidate")]
+    ranked = sorted(told, key=lambda item: "error" not in item.severity)
     lines = []
     for item in ranked[:most]:
         place = f"{item.line}:{item.column}: " if item.line else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernelevolve_lab.operators.base import Operator
@@ -73,8 +74,12 @@ def taken(state: RunState, pending: tuple[str, ...], most: int = 24) -> list[str
     """Titles of designs in the run and on their way, best first, for the sake of variety."""
     entries = sorted(state.entries.values(), key=lambda entry: (-entry.fitness, -entry.order))
     first = [entry for entry in entries if entry.candidate.id in pending]
-    titles = [f'"{oneline(entry.candidate.title, 90)}"' for entry in [*first, *entries] if entry.candidate.title]
-    return list(dict.fromkeys(titles))[:most]
+    return titles([*first, *entries])[:most]
+
+
+def titles(entries: Sequence[Entry]) -> list[str]:
+    """The titles of candidates in quotes, each once."""
+    return list(dict.fromkeys(f'"{oneline(entry.candidate.title, 90)}"' for entry in entries if entry.candidate.title))
 
 
 def _line(entry: Entry, operator: Operator) -> str:

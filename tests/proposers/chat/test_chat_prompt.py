@@ -14,6 +14,7 @@ from kernelevolve_lab.proposers.chat.context import ORDER, PRIORITY, compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
 from kernelevolve_lab.proposers.chat.render import fenced, oneline
 from kernelevolve_lab.proposers.chat.settings import read
+from kernelevolve_lab.records import Diagnostic
 from kernelevolve_lab.records.run import Hint, Pin, Reject
 
 
@@ -213,3 +214,29 @@ def test_same_state_same_prompt(operator):
     everything = family(operator)
     state, parents = state_of(*everything["events"]), (everything["mother"].id,)
     assert prompt(operator, state, parents).text == prompt(operator, dataclasses.replace(state), parents).text
+
+
+def test_requests_side_by_side_differ(operator):
+    everything = family(operator)
+    state, parents = state_of(*everything["events"]), (everything["mother"].id,)
+    texts = [prompt(operator, state, parents, index=index).text for index in range(3)]
+    assert len(set(texts)) == 3
+    waiting = candidate(8, parents, title="streaming stores")
+    state = state_of(*everything["events"], waiting)
+    assert (
+        'Being judged just now, so do not write them again: "streaming stores".'
+        in prompt(operator, state, parents, pending=(waiting.id,)).text
+    )
+
+
+def test_noise_of_the_build_is_left_out(operator):
+    everything = family(operator)
+    mother = everything["mother"]
+    header = Diagnostic(severity="warning", message="may be used uninitialized", file="avx512fintrin.h", line=5946)
+    own = Diagnostic(severity="warning", message="unused variable", file="candidate", line=2)
+    evaluation = correct(mother, 1.4, operator).model_copy(
+        update={"diagnostics": (header, own), "metrics": {"calls": 0, "loads": 8, "names": ""}}
+    )
+    text = prompt(operator, state_of(*everything["events"], evaluation), (mother.id,)).text
+    assert "uninitialized" not in text and "unused variable" in text
+    assert "Static metrics of the build: loads 8." in text
