@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernelevolve_lab import paths, registry
+from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.replay import Replay
+from kernelevolve_lab.engine.start import start
 from kernelevolve_lab.errors import BadInput, UnknownName
 from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Profile
 from kernelevolve_lab.records.run_state import Entry, RunState
 from kernelevolve_lab.rendering import report, words
-from kernelevolve_lab.search.handle import RunHandle
-from kernelevolve_lab.search.replay import Replay
-from kernelevolve_lab.search.start import start
 from kernelevolve_lab.store import Store
 
 if TYPE_CHECKING:

@@ -253,8 +253,8 @@ def _replay(options: argparse.Namespace) -> None:
 
 def _follow(run: Any, options: argparse.Namespace) -> None:
     """Print the run's log as it grows, wait for its end (Ctrl-C stops it), and write the result."""
+    from kernelevolve_lab.engine.progress import follow
     from kernelevolve_lab.records.contract import search_object
-    from kernelevolve_lab.search.progress import follow
 
     follow(run, _say)
     state = run.state

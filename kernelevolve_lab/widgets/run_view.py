@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Handle(Protocol):
-    """What a view needs of a run: its state and the commands that steer it (`search.handle.RunHandle` has them)."""
+    """What a view needs of a run: its state and the commands that steer it (`engine.handle.RunHandle` has them)."""
 
     @property
     def state(self) -> RunState: ...

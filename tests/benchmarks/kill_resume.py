@@ -18,14 +18,14 @@ from pathlib import Path
 
 import psutil
 
+from kernelevolve_lab.engine.handle import RunHandle
 from kernelevolve_lab.records import Budget, OperatorRef, RunConfig
 from kernelevolve_lab.records.events import BudgetChanged
-from kernelevolve_lab.search.handle import RunHandle
 from kernelevolve_lab.store import Store
 
 DRIVE = """
 import sys
-from kernelevolve_lab.search.handle import RunHandle
+from kernelevolve_lab.engine.handle import RunHandle
 from kernelevolve_lab.store import Store
 run = RunHandle(Store.open(sys.argv[1]), sys.argv[2])
 run.resume()

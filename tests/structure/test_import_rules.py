@@ -22,7 +22,7 @@ FLOORS = {
     "rendering": 2,
     "store": 2,
     "proposers": 3,
-    "search": 4,
+    "engine": 4,
     "api": 5,
     "cli": 5,
     "doctor": 5,

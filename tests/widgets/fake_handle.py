@@ -1,4 +1,4 @@
-"""A handle like `search.handle.RunHandle`, over the synthetic script: what widgets are driven with where no search may run."""
+"""A handle like `engine.handle.RunHandle`, over the synthetic script: what widgets are driven with where no search may run."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from kernelevolve_lab import registry
+from kernelevolve_lab.engine import budget
+from kernelevolve_lab.engine.driver import Driver
+from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import BadInput, LabError, UnknownName
 from kernelevolve_lab.records import candidate_id
 from kernelevolve_lab.records.events import Logged, SteeringAccepted, SteeringApplied
 from kernelevolve_lab.records.run import Branch, Command, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import Entry, RunState, Status
-from kernelevolve_lab.search import budget
-from kernelevolve_lab.search.driver import Driver
-from kernelevolve_lab.search.services import Services
 from kernelevolve_lab.store import Store
 
 WAIT_SECONDS = 0.1

@@ -2,11 +2,11 @@
 
 import pytest
 
+from kernelevolve_lab.engine.start import start
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.harness import sandbox
 from kernelevolve_lab.languages.cpp import CPP
 from kernelevolve_lab.records import Verdict
-from kernelevolve_lab.search.start import start
 from kernelevolve_lab.store import Store
 
 

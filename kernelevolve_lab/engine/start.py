@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from kernelevolve_lab import registry
+from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import BadInput, UnknownName
 from kernelevolve_lab.records import Budget, OperatorRef, Profile, RunConfig, TargetSpec
-from kernelevolve_lab.search.handle import RunHandle
-from kernelevolve_lab.search.services import Services
 from kernelevolve_lab.store import Store
 
 Handle = TypeVar("Handle", bound=RunHandle)

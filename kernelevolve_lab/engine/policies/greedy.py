@@ -2,8 +2,8 @@
 
 import random
 
+from kernelevolve_lab.engine.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
 from kernelevolve_lab.records.run_state import RunState
-from kernelevolve_lab.search.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
 
 PINNED_SHARE = 0.5
 RUNNER_UP_SHARE = 0.1

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.policies.greedy import Greedy
+from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.operators.base import Operator, Work
@@ -28,9 +31,6 @@ from kernelevolve_lab.records import (
 )
 from kernelevolve_lab.records.events import BaselineCase
 from kernelevolve_lab.records.run import Budget
-from kernelevolve_lab.search.handle import RunHandle
-from kernelevolve_lab.search.policies.greedy import Greedy
-from kernelevolve_lab.search.services import Services
 from kernelevolve_lab.store import Store
 
 TARGET = TargetSpec(name="cpu", title="Scripted CPU", vendor="cpu", arch="none", units=2)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelevolve_lab.search import asking
+from kernelevolve_lab.engine import asking
 from kernelevolve_lab.store import Store
 
 

@@ -12,11 +12,11 @@ import pytest
 from scripted import ScriptedJudge, ScriptedProposer, begin, config, improving, services
 
 from kernelevolve_lab import registry
+from kernelevolve_lab.engine.driver import Driver
+from kernelevolve_lab.engine.handle import RunHandle, open_run
+from kernelevolve_lab.engine.start import start
 from kernelevolve_lab.errors import BadInput, LabError, MissingTool, RunBusy, UnknownName
 from kernelevolve_lab.records import OperatorRef, RunConfig
-from kernelevolve_lab.search.driver import Driver
-from kernelevolve_lab.search.handle import RunHandle, open_run
-from kernelevolve_lab.search.start import start
 from kernelevolve_lab.store import Store
 
 PATIENCE = 30

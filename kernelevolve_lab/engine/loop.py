@@ -19,16 +19,16 @@ import time
 import traceback
 from typing import Any
 
+from kernelevolve_lab.engine import budget
+from kernelevolve_lab.engine.asking import Asking
+from kernelevolve_lab.engine.bench import FINALISTS, Bench
+from kernelevolve_lab.engine.lanes import Lane
+from kernelevolve_lab.engine.log import RunLog, waiting
+from kernelevolve_lab.engine.services import Services
+from kernelevolve_lab.engine.steering import Steering
 from kernelevolve_lab.errors import LabError, StoreError
 from kernelevolve_lab.records.events import BaselinesMeasured, Noted, PhaseChanged, RunEnded, TargetMeasured
 from kernelevolve_lab.records.run_state import RunState, Status
-from kernelevolve_lab.search import budget
-from kernelevolve_lab.search.asking import Asking
-from kernelevolve_lab.search.bench import FINALISTS, Bench
-from kernelevolve_lab.search.lanes import Lane
-from kernelevolve_lab.search.log import RunLog, waiting
-from kernelevolve_lab.search.services import Services
-from kernelevolve_lab.search.steering import Steering
 from kernelevolve_lab.store import Lease, Store
 
 POLL_SECONDS = 0.2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from kernelevolve_lab.engine.handle import RunHandle
 from kernelevolve_lab.records.run_state import RunState, Status
-from kernelevolve_lab.search.handle import RunHandle
 
 PERIOD = 0.25
 QUIET_SECONDS = 5.0

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.proposers.replay import Recording, ReplayProposer
 from kernelevolve_lab.records import Candidate, Evaluation, Evidence, Verdict
 from kernelevolve_lab.records.events import BaselineCase
-from kernelevolve_lab.search.services import Services
 
 
 class RecordedJudge:
-    """Finds what the recording found; a candidate that it does not know gets `infra_error`. See `search.services.Judge`."""
+    """Finds what the recording found; a candidate that it does not know gets `infra_error`. See `engine.services.Judge`."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording

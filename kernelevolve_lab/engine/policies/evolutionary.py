@@ -6,8 +6,8 @@ island of a candidate follows from the state alone, and a resumed run has the sa
 
 import random
 
+from kernelevolve_lab.engine.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
 from kernelevolve_lab.records.run_state import Entry, RunState
-from kernelevolve_lab.search.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
 
 ISLANDS = 3
 TOURNAMENT = 3

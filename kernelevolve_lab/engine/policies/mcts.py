@@ -10,8 +10,8 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from kernelevolve_lab.engine.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
 from kernelevolve_lab.records.run_state import Entry, RunState
-from kernelevolve_lab.search.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
 
 EXPLORATION = 0.7
 PINNED_SHARE = 0.4

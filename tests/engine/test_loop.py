@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 from scripted import ScriptedJudge, ScriptedProposer, begin, config, improving, services
 
+from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.loop import SearchLoop
 from kernelevolve_lab.errors import LabError, MissingTool, StoreError
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.records import Candidate, Verdict, events
 from kernelevolve_lab.records.run import Extend
-from kernelevolve_lab.search.handle import RunHandle
-from kernelevolve_lab.search.loop import SearchLoop
 from kernelevolve_lab.store import Store
 
 PATIENCE = 30

@@ -6,13 +6,13 @@ import time
 import pytest
 from scripted import OPERATOR, begin, config, services
 
+from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.recorded import recorded_services
+from kernelevolve_lab.engine.replay import Replay
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.proposers.replay import Recording
 from kernelevolve_lab.records.events import EvaluationFinished, Noted, SteeringAccepted
 from kernelevolve_lab.records.run import Hint
-from kernelevolve_lab.search.handle import RunHandle
-from kernelevolve_lab.search.recorded import recorded_services
-from kernelevolve_lab.search.replay import Replay
 from kernelevolve_lab.store import Store
 
 

@@ -5,11 +5,11 @@ import atexit
 import threading
 import weakref
 
+from kernelevolve_lab.engine.loop import Interrupted, SearchLoop
+from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.records.events import RunResumed
 from kernelevolve_lab.records.run import Extend
-from kernelevolve_lab.search.loop import Interrupted, SearchLoop
-from kernelevolve_lab.search.services import Services
 from kernelevolve_lab.store import Store
 
 EXIT_SECONDS = 3.0

@@ -4,13 +4,13 @@ Commands arrive as events of the log, from any process; `RunState` has taken in 
 budgets), and this module does what they mean for the work in progress, then writes down that it did.
 """
 
+from kernelevolve_lab.engine.bench import Bench
+from kernelevolve_lab.engine.log import RunLog, generation
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.records import Candidate
 from kernelevolve_lab.records.events import CandidateProposed, Event, SteeringApplied
 from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import Request, RunState
-from kernelevolve_lab.search.bench import Bench
-from kernelevolve_lab.search.log import RunLog, generation
 
 
 class Steering:

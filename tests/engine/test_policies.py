@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scripted import config
 
 from kernelevolve_lab import registry
+from kernelevolve_lab.engine.policies.base import STAGNATION
+from kernelevolve_lab.engine.policies.evolutionary import Evolutionary
+from kernelevolve_lab.engine.policies.greedy import Greedy
+from kernelevolve_lab.engine.policies.mcts import Mcts
 from kernelevolve_lab.records import Candidate, Evaluation, Evidence, Ratio, Verdict, events
 from kernelevolve_lab.records.events import Logged
 from kernelevolve_lab.records.run import Pin, Reject
 from kernelevolve_lab.records.run_state import RunFold, RunState
-from kernelevolve_lab.search.policies.base import STAGNATION
-from kernelevolve_lab.search.policies.evolutionary import Evolutionary
-from kernelevolve_lab.search.policies.greedy import Greedy
-from kernelevolve_lab.search.policies.mcts import Mcts
 
 POLICIES = [Greedy(), Evolutionary(), Mcts()]
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kernelevolve_lab import registry
+from kernelevolve_lab.engine.policies.base import Policy
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposer
 from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, RunConfig, TargetSpec
 from kernelevolve_lab.records.events import BaselineCase
-from kernelevolve_lab.search.policies.base import Policy
 
 
 class Judge(Protocol):

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kernelevolve_lab.engine.lanes import Lane
+from kernelevolve_lab.engine.log import RunLog
+from kernelevolve_lab.engine.services import Judge
 from kernelevolve_lab.errors import LabError, NothingJudged
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.records import Candidate, Evaluation, Evidence, RunConfig, Verdict
 from kernelevolve_lab.records.events import BaselinesMeasured, EvaluationFinished, EvaluationStarted, Noted
 from kernelevolve_lab.records.run_state import Entry, RunState
-from kernelevolve_lab.search.lanes import Lane
-from kernelevolve_lab.search.log import RunLog
-from kernelevolve_lab.search.services import Judge
 
 FINALISTS = 3
 MOST_FINALS = 2 * FINALISTS

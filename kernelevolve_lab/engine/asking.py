@@ -7,6 +7,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from kernelevolve_lab.engine.budget import room
+from kernelevolve_lab.engine.log import RunLog, generation, waiting
+from kernelevolve_lab.engine.policies.base import Choice, Policy
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest, Proposer
@@ -14,9 +17,6 @@ from kernelevolve_lab.records import RunConfig, TargetSpec
 from kernelevolve_lab.records.events import CandidateProposed, Event, Noted, ProposalFailed, SteeringApplied
 from kernelevolve_lab.records.run import Branch
 from kernelevolve_lab.records.run_state import RunState
-from kernelevolve_lab.search.budget import room
-from kernelevolve_lab.search.log import RunLog, generation, waiting
-from kernelevolve_lab.search.policies.base import Choice, Policy
 
 FRUITLESS = 25
 ERRORS = 5
