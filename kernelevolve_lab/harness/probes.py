@@ -62,22 +62,24 @@ def works_on(session: Session, drawn: InputSet, seconds: float, timeout: float) 
 
 
 def stale_addresses(session: Session, reference: Reference, first: InputSet, second: InputSet, timeout: float) -> str:
-    """Whether the kernel takes what lies at an address that it knows for what lay there before. Both sets need goldens and one size."""
+    """Whether the kernel takes what lies at an address that it knows for what lay there before: two sets by turns at one place. Both need
+    goldens and one size."""
     for drawn in (first, second):
         if session.address(drawn):
             session.forget(drawn)
-    session.call([first], 0, timeout)
-    known = session.address(first)
-    session.forget(first)
-    session.workload(second, 0)
-    moved = session.address(second) != known
-    session.arenas[0].poison(second.outputs, NAN_POISON)
-    session.call([second], 0, timeout)
-    with session.worker.frozen():
-        found = reference.compare(second, session.shown[0], NAN_POISON)
-    if found.ok:
-        return ""
-    return f"wrong when new contents lie {'elsewhere' if moved else 'at an address that it had seen'}: {explain(found)}"
+    known: set[int] = set()
+    for drawn in (first, second, first):
+        session.workload(drawn, 0)
+        address = session.address(drawn)
+        session.arenas[0].poison(drawn.outputs, NAN_POISON)
+        session.call([drawn], 0, timeout)
+        with session.worker.frozen():
+            found = reference.compare(drawn, session.shown[0], NAN_POISON)
+        if not found.ok:
+            return f"wrong when new contents lie {'at an address that it had seen' if address in known else 'elsewhere'}: {explain(found)}"
+        known.add(address)
+        session.forget(drawn)
+    return ""
 
 
 def replays(session: Session, seen: Sequence[InputSet], fresh: Sequence[InputSet], timeout: float) -> str:
