@@ -2,8 +2,8 @@
 
 Drafts (no parents) are, in order: every template's default, the drafts that templates name, then the structural choices farthest from
 what has been tried. After these, and whenever memory is `clean_slate` or the parents did not come from a template, the study draws a
-fresh setting. Otherwise parents decide: two of one template are crossed, one is mutated in a few knobs, whose new values the study draws.
-Nothing is proposed twice, and nothing descends from a candidate that a person rejected.
+fresh setting. Otherwise parents decide: two of one template are crossed, one is mutated in a few knobs, to values drawn from the study or
+at random. Nothing is proposed twice, and nothing descends from a candidate that a person rejected.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from kernelevolve_lab.records.run_state import Entry, RunState
 
 SPREAD = 4  # structural drafts per template after the ones that it names
 CROSSOVER = 0.5  # how often two parents of one template are crossed rather than the first mutated
+AT_RANDOM = 0.5  # how often a mutation takes its new values at random rather than from the study, which may be wrong
+OBSERVATIONS = 200  # how many observations the study is built from
 DRAWS = 5  # how often the study is asked before settings are changed at random
 
 
@@ -114,13 +116,14 @@ class Schedule:
                 if setting is not None:
                     yield name, setting, (parent, partner), f"Crossed: {template.difference(knobs, setting)}."
                 continue
-            free = space.choose(knobs, random, random.choices((1, 2, 3), (5, 3, 1))[0])
-            if not free:
-                break
-            study = study or self._study(state)
-            kept = {knob: value for knob, value in knobs.items() if knob not in free}
-            _, setting = study.draw(random.getrandbits(32), name, kept)
-            if setting != knobs and space.allows(setting):
+            count = random.choices((1, 2, 3), (5, 3, 1))[0]
+            if random.random() < AT_RANDOM:
+                setting = space.mutate(knobs, random, count)
+            else:
+                free = space.choose(knobs, random, count)
+                study = study or self._study(state)
+                _, setting = study.draw(random.getrandbits(32), name, {knob: value for knob, value in knobs.items() if knob not in free})
+            if setting is not None and setting != knobs and space.allows(setting):
                 yield name, setting, (parent,), f"Changed: {template.difference(knobs, setting)}."
         for count in (1, 1, 2, 2, 3, 4) * 2:
             setting = space.mutate(knobs, random, count)
@@ -149,12 +152,15 @@ class Schedule:
         # Optuna is loaded here so that the first drafts need not wait for it.
         from kernelevolve_lab.proposers.schedule.study import Observation, Study
 
+        entries = [entry for entry in state.entries.values() if entry.candidate.template in self.templates]
+        # The best and the latest: enough to learn from, and the time to build the study stays bounded.
+        best = sorted(entries, key=lambda entry: (-entry.fitness, entry.order))[: OBSERVATIONS // 4]
+        kept = {entry.order: entry for entry in (*best, *entries[-OBSERVATIONS * 3 // 4 :])}
         seen = []
-        for entry in state.entries.values():
-            if entry.candidate.template in self.templates:
-                failed = entry.banned or (entry.evaluation is not None and not entry.correct)
-                fitness = entry.fitness if entry.evaluation is not None else None
-                seen.append(Observation(entry.candidate.template, entry.candidate.knobs, fitness, failed))
+        for _, entry in sorted(kept.items()):
+            failed = entry.banned or (entry.evaluation is not None and not entry.correct)
+            fitness = entry.fitness if entry.evaluation is not None else None
+            seen.append(Observation(entry.candidate.template, entry.candidate.knobs, fitness, failed))
         return Study(self.templates, self.spaces, seen)
 
 
