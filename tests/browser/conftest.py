@@ -1,6 +1,43 @@
-"""The synthetic run of the widget tests serves these as well."""
+"""A browser for the tests of this folder; where there is none, they are skipped and say so."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "widgets"))
+
+import mock_comm
+from lab_driver import CHROMIUM, FLAGS, Lab
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="no Chromium on this machine (apt-get install chromium)"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def comms(monkeypatch):
+    monkeypatch.setattr(mock_comm.MockComm, "open_comms", [])
+    return mock_comm.install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[Lab]:
+    started = Lab(tmp_path_factory.mktemp("lab"), {})
+    yield started
+    started.close()

@@ -65,7 +65,7 @@ class Stage:
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def settle(self) -> None:
-        """Until nothing is asked for any more: selections ask after a moment."""
-        for _ in range(4):
-            self.page.wait_for_timeout(150)
-            self.tick()
+        """Until what was asked for has been answered: selections ask after a moment."""
+        self.tick()
+        self.page.wait_for_timeout(150)
+        self.tick(2)
