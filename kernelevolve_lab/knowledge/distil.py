@@ -74,6 +74,8 @@ def _what_changed(before: Entry, after: Entry) -> str:
         return f"In template {new.template}: {', '.join(deltas)}." if deltas else ""
     if new.template:
         return f"Template {new.template} instead of {old.template or 'a hand-written kernel'}."
+    if new.knobs:
+        return f"{old.title or old.id}: {', '.join(f'{name} = {value}' for name, value in sorted(new.knobs.items()))}."
     plan = " ".join(new.notes.split())
     return f"{new.title}. {plan[:600]}".strip() if new.title or plan else ""
 

@@ -2,8 +2,8 @@
 
 from run_states import candidate, correct
 
-from kernelevolve_lab.knowledge.visible import HELD_OUT_FAILED, visible
-from kernelevolve_lab.records import CaseResult, Diagnosis, Diagnostic, Evaluation, Evidence, Finding, Verdict
+from kernelevolve_lab.knowledge.visible import HELD_OUT_FAILED, HELD_OUT_SLOW, visible
+from kernelevolve_lab.records import CaseResult, Diagnosis, Diagnostic, Evaluation, Evidence, Finding, Flag, Verdict
 
 
 def failing(operator, held_out: bool, **more) -> Evaluation:
@@ -45,6 +45,19 @@ def test_held_out_failures_are_told_in_general(operator):
 def test_what_the_judge_wrote_about_a_held_out_case_is_secret_wherever_it_stands(operator):
     evaluation = failing(operator, held_out=True, reasons=("first failure: error 3e-2 at row 1530", "another reason"))
     assert visible(evaluation, operator).reasons == ("another reason", HELD_OUT_FAILED)
+
+
+def test_specialised_kernels_are_told_in_general(operator):
+    plain = correct(candidate(1), 1.5, operator)
+    said = "at a shape that it was not told, it is incorrect: 9183 of 6280162 elements"
+    wrong = tuple(
+        result.model_copy(update={"verdict": Verdict.INCORRECT, "reason": "9183 of 6280162 elements"}) if result.case.held_out else result
+        for result in plain.cases
+    )
+    flagged = {"flags": (Flag.SPECIALISED,), "reasons": (said,)}
+    assert visible(plain.model_copy(update=flagged | {"cases": wrong}), operator).reasons == (HELD_OUT_FAILED,)
+    slow = "slower than eager at a shape that it was not told (0.8x), though faster at those it was"
+    assert visible(plain.model_copy(update=flagged | {"reasons": (slow,)}), operator).reasons == (HELD_OUT_SLOW,)
 
 
 def test_correct_evaluations_lose_only_held_out_cases(operator):
