@@ -50,7 +50,7 @@ class _Line(Record):
     event: dict
 
 
-def save(store: Store, run: str, path: str | os.PathLike) -> Path:
+def export_run(store: Store, run: str, path: str | os.PathLike) -> Path:
     """Write a run as a bundle and return its path; `.kevrun` is added where the path has no suffix. The file appears only when it is
     complete."""
     run = store.find(run)
@@ -74,7 +74,7 @@ def save(store: Store, run: str, path: str | os.PathLike) -> Path:
     return target
 
 
-def read(path: str | os.PathLike) -> tuple[Logged, ...]:
+def read_run(path: str | os.PathLike) -> tuple[Logged, ...]:
     """The log in a bundle, checked; raises `BadInput` where the file is not one that can be trusted to be whole and of bounded size."""
     path = Path(path)
     try:
@@ -88,10 +88,10 @@ def read(path: str | os.PathLike) -> tuple[Logged, ...]:
         raise BadInput(f"{path} is not a run that can be opened: it is no zip archive, or a damaged one.") from None
 
 
-def load(store: Store, path: str | os.PathLike) -> str:
+def import_run(store: Store, path: str | os.PathLike) -> str:
     """Add the run in a bundle to a store, marked as somebody else's, and return its id there. A run that the store has already is not added
     again; if another run has the same id, this one gets a new id."""
-    log = read(path)
+    log = read_run(path)
     run, suffix = log[0].run, 1
     while store.exists(run):
         if [(item.time, item.event) for item in store.read(run)] == [(item.time, item.event) for item in log]:

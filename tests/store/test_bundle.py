@@ -30,24 +30,24 @@ def run(store: Store) -> str:
 
 
 def test_a_run_travels_as_a_file(store: Store, run: str, tmp_path: Path) -> None:
-    path = bundle.save(store, run[:-1], tmp_path / "mine")
+    path = bundle.export_run(store, run[:-1], tmp_path / "mine")
     assert path == tmp_path / "mine.kevrun"
-    assert [item.event for item in bundle.read(path)] == [item.event for item in store.read(run)]
+    assert [item.event for item in bundle.read_run(path)] == [item.event for item in store.read(run)]
     other = Store.open(str(tmp_path / "other.db"))
-    assert bundle.load(other, path) == run
+    assert bundle.import_run(other, path) == run
     assert other.state(run) == store.state(run)
     assert other.is_imported(run) and not store.is_imported(run)
     assert other.runs()[0].status == "finished" and other.runs()[0].imported
-    assert bundle.load(other, path) == run  # a second time changes nothing
+    assert bundle.import_run(other, path) == run  # a second time changes nothing
     assert len(other.runs()) == 1
     other.append(run, events.Noted(text="it went on here"))
-    assert bundle.load(other, path) == f"{run}-2"
+    assert bundle.import_run(other, path) == f"{run}-2"
 
 
 def test_a_folder_and_a_path_that_cannot_be_written(store: Store, run: str, tmp_path: Path) -> None:
-    assert bundle.save(store, run, tmp_path) == tmp_path / f"{run}.kevrun"
+    assert bundle.export_run(store, run, tmp_path) == tmp_path / f"{run}.kevrun"
     with pytest.raises(BadInput, match="cannot be written"):
-        bundle.save(store, run, tmp_path / "nowhere" / "x.kevrun")
+        bundle.export_run(store, run, tmp_path / "nowhere" / "x.kevrun")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".kevrun")]
 
 
@@ -63,7 +63,7 @@ def rewritten(path: Path, change: dict[str, bytes | None]) -> Path:
 
 
 def test_files_that_are_no_runs_get_a_sentence(store: Store, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = bundle.save(store, run, tmp_path / "mine")
+    path = bundle.export_run(store, run, tmp_path / "mine")
     with zipfile.ZipFile(path) as archive:
         lines = archive.read("events.jsonl").splitlines()
         blob = next(name for name in archive.namelist() if name.startswith("blobs/"))
@@ -77,7 +77,7 @@ def test_files_that_are_no_runs_get_a_sentence(store: Store, run: str, tmp_path:
     }
     for sentence, file in cases.items():
         with pytest.raises(BadInput, match=sentence):
-            bundle.read(file)
+            bundle.read_run(file)
     changes = {
         "run.json is missing": {"run.json": None},
         "newer version": {"run.json": b'{"format": 2, "run": "x"}'},
@@ -95,22 +95,22 @@ def test_files_that_are_no_runs_get_a_sentence(store: Store, run: str, tmp_path:
     }
     for sentence, change in changes.items():
         with pytest.raises(BadInput, match=sentence) as raised:
-            bundle.read(rewritten(path, change))
+            bundle.read_run(rewritten(path, change))
         assert "\n" not in str(raised.value)
     monkeypatch.setattr(bundle, "LARGEST_BUNDLE", 1 << 20)
     with pytest.raises(BadInput, match="would unpack to more than 1 MiB"):
-        bundle.read(rewritten(path, {"bomb": b"\0" * (2 << 20)}))
+        bundle.read_run(rewritten(path, {"bomb": b"\0" * (2 << 20)}))
     assert store.runs()[0].id == run and len(store.runs()) == 1
 
 
 def test_what_is_not_part_of_a_run_is_not_looked_at(store: Store, run: str, tmp_path: Path) -> None:
-    path = rewritten(bundle.save(store, run, tmp_path / "mine"), {"../../evil.py": b"x", "/etc/passwd": b"y", "evil.pkl": b"z"})
-    assert len(bundle.read(path)) == 3
+    path = rewritten(bundle.export_run(store, run, tmp_path / "mine"), {"../../evil.py": b"x", "/etc/passwd": b"y", "evil.pkl": b"z"})
+    assert len(bundle.read_run(path)) == 3
     assert sorted(item.name for item in tmp_path.iterdir() if item.suffix == ".kevrun") == ["changed.kevrun", "mine.kevrun"]
 
 
 def test_a_directory_that_lies_about_sizes_is_not_believed(store: Store, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = rewritten(bundle.save(store, run, tmp_path / "mine"), {"run.json": b" " * (2 << 20) + b"{}"})
+    path = rewritten(bundle.export_run(store, run, tmp_path / "mine"), {"run.json": b" " * (2 << 20) + b"{}"})
     data = bytearray(path.read_bytes())
     size = (2 << 20) + 2
     where = [n for n in range(len(data) - 4) if int.from_bytes(data[n : n + 4], "little") == size]
@@ -119,4 +119,4 @@ def test_a_directory_that_lies_about_sizes_is_not_believed(store: Store, run: st
         data[n : n + 4] = (50).to_bytes(4, "little")
     path.write_bytes(bytes(data))
     with pytest.raises(BadInput):
-        bundle.read(path)
+        bundle.read_run(path)
