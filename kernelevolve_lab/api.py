@@ -67,9 +67,7 @@ class Run(RunHandle):
         """Write the whole run to one file, which `kel.open` reads on any machine."""
         from kernelevolve_lab.store.bundle import export_run
 
-        target = Path(path)
-        export_run(self.store, self.id, target)
-        return target
+        return export_run(self.store, self.id, path)
 
     def text_table(self, rows: int = 10) -> str:
         """The run as plain text."""
