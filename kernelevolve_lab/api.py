@@ -61,7 +61,7 @@ class Run(RunHandle):
         entry = self.candidate(candidate) if candidate else self.best
         if entry is None:
             raise BadInput(f"Run {self.id} has no correct candidate yet, so there is nothing to export.")
-        return _export(self.state, entry, Path(out), format)
+        return _export(self.store, self.state, entry, Path(out), format)
 
     def save(self, path: str | Path) -> Path:
         """Write the whole run to one file, which `kel.open` reads on any machine."""
@@ -191,7 +191,7 @@ def export(what: str, out: str | Path, format: str, store: Store | str | None = 
         for summary in opened.runs():
             state = opened.state(summary.id)
             if what in state.entries:
-                return _export(state, state.entries[what], Path(out), format)
+                return _export(opened, state, state.entries[what], Path(out), format)
     raise UnknownName(f"There is no run and no candidate named '{what}' in the store; list the runs with: kernelevolve-lab runs.")
 
 
@@ -203,14 +203,13 @@ def summary_of(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _export(state: RunState, entry: Entry, out: Path, format: str) -> tuple[Path, ...]:
+def _export(store: Store, state: RunState, entry: Entry, out: Path, format: str) -> tuple[Path, ...]:
     from kernelevolve_lab.export.base import ExportRequest
-    from kernelevolve_lab.operators.loading import load
 
     exporter = registry.load("exporters", format)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return exporter(ExportRequest(load(state.config.operator), entry, state, out))
+        return exporter(ExportRequest(entry, state, out, imported=store.is_imported(state.run)))
     except OSError as error:
         raise BadInput(f"The export cannot be written to '{out}': {error.strerror}; name another folder.") from error
 

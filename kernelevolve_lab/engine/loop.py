@@ -110,7 +110,7 @@ class SearchLoop:
         self._log.append(TargetMeasured(target=target))
         self._phase("starting the judge")
         opening = self._bench.open(services.make_judge(config, target), self._progress)
-        operator = await self._step(self._build_lane.run(services.load_operator, config.operator))
+        operator = await self._step(self._build_lane.run(services.load_operator, config))
         proposer = await self._step(self._build_lane.run(services.make_proposer, config, operator, target))
         policy = services.make_policy(config)
         self._asking = Asking(self._log, config, operator, target, proposer, policy, self._lookahead)

@@ -11,7 +11,7 @@ from kernelevolve_lab.engine.policies.base import Policy
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposer
-from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, RunConfig, TargetSpec
+from kernelevolve_lab.records import Candidate, Evaluation, RunConfig, TargetSpec
 from kernelevolve_lab.records.events import BaselineCase
 
 
@@ -36,10 +36,15 @@ class Judge(Protocol):
     def close(self) -> None: ...
 
 
-def _load_operator(ref: OperatorRef) -> Operator:
+def _load_operator(config: RunConfig) -> Operator:
+    """The operator; of a task file only what a sandboxed process tells of it."""
+    from kernelevolve_lab.harness.sheet import sheet
     from kernelevolve_lab.operators.loading import load
+    from kernelevolve_lab.paths import cache_dir
 
-    return load(ref)
+    if config.operator.kind == "task":
+        return sheet(config.operator, config.profile, cache_dir(), unsandboxed=config.unsandboxed)
+    return load(config.operator)
 
 
 def _measure_target(name: str, progress: Callable[[str], None]) -> TargetSpec:
@@ -67,7 +72,7 @@ def _make_policy(config: RunConfig) -> Policy:
 class Services:
     """How a run gets its operator, measured target, judge, proposer and policy; the defaults are the real ones. All may block."""
 
-    load_operator: Callable[[OperatorRef], Operator] = _load_operator
+    load_operator: Callable[[RunConfig], Operator] = _load_operator
     measure_target: Callable[[str, Callable[[str], None]], TargetSpec] = _measure_target
     make_judge: Callable[[RunConfig, TargetSpec], Judge] = _make_judge
     make_proposer: Callable[[RunConfig, Operator, TargetSpec], Proposer] = _make_proposer

@@ -32,7 +32,7 @@ def export(request: ExportRequest) -> tuple[Path, ...]:
 
 def module_name(request: ExportRequest) -> str:
     """A Python identifier for the exported module."""
-    name = re.sub(r"\W+", "_", request.operator.name).strip("_") or "kernel"
+    name = re.sub(r"\W+", "_", request.state.config.operator.name).strip("_") or "kernel"
     return f"{name}_{request.entry.candidate.id}"
 
 
@@ -43,7 +43,7 @@ def module_text(request: ExportRequest) -> str:
         raise BadInput(f"Candidate {candidate.id} is not judged correct, so it cannot be exported; choose another.")
     if registry.load("languages", candidate.language).binding != "native" or evaluation.target != "cpu":
         raise BadInput(f"A {candidate.language} kernel for {evaluation.target} has no module form yet; export its report instead.")
-    operator = request.operator
+    operator = request.operator()
     functions = {"reference": operator.reference, "make_inputs": operator.make_inputs}
     if operator.allocate is not None:
         functions["allocate"] = operator.allocate

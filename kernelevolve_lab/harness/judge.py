@@ -22,7 +22,7 @@ from kernelevolve_lab.harness.diagnosis import diagnose
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
 from kernelevolve_lab.harness.pool import InputPool
-from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed
+from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed, task_cache
 from kernelevolve_lab.harness.session import Arenas, Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import time_baseline
@@ -65,6 +65,7 @@ class _Works:
     arena_size: int
     inputs: dict[str, tuple[TensorSpec, ...]]
     baselines: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    evaluations: int = 0
     degenerate: str = ""
     not_compiled: str | None = None
 
@@ -217,9 +218,13 @@ class Judge:
             for attempt in range(2):
                 try:
                     self._compile(works)
+                    if final:
+                        works.pool.renew()
                     trial = self._trial(works, build, final, cancelled)
                     trial.run()
-                    works.pool.refresh(self.settings.refresh_sets)
+                    works.evaluations += 1
+                    if works.evaluations % self.settings.refresh_every == 0:
+                        works.pool.refresh()
                     return self._evaluation(candidate, build, began, trial, trial.verdict, tuple(trial.reasons), final)
                 except Cancelled:
                     raise EvaluationCancelled from None
@@ -238,7 +243,7 @@ class Judge:
         return self._works
 
     def _start(self, progress: Callable[[str], None]) -> _Works:
-        reference = Reference(threads=self.threads, cache=self.cache, confined=self.confined)
+        reference = Reference(threads=self.threads, cache=task_cache(self.cache, self.operator), confined=self.confined)
         try:
             description = reference.open(self.operator, self.profile)
             pool = InputPool(reference, description.cases, self.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import mmap
 import os
@@ -20,7 +21,7 @@ from kernelevolve_lab.harness import channel, memory, sandbox
 from kernelevolve_lab.harness.native import thread_environment
 from kernelevolve_lab.harness.worker import WorkerProcess
 from kernelevolve_lab.languages.abi import ITEMSIZE
-from kernelevolve_lab.operators.base import Work
+from kernelevolve_lab.operators.base import Tolerance, Work
 from kernelevolve_lab.records import Case, ErrorStats, OperatorRef, Profile, TensorSpec
 
 _BOOT = "import sys; sys.path[:0] = {paths!r}; sys.argv = {argv!r}; from kernelevolve_lab.harness.reference_worker import main; main()"
@@ -32,13 +33,18 @@ class ReferenceFailed(Exception):
 
 @dataclass(frozen=True)
 class Description:
-    """What the reference worker says about the operator."""
+    """What the reference worker says about the operator; `work` is by the name of the case."""
 
     name: str
+    title: str
     family: str
+    semantics: str
+    work_formula: str
+    input_names: tuple[str, ...]
+    distributions: tuple[str, ...]
+    tolerance: Tolerance
     cases: tuple[Case, ...]
     work: dict[str, Work]
-    distributions: tuple[str, ...]
     versions: dict[str, Any]
 
 
@@ -81,6 +87,13 @@ class Comparison:
     @property
     def ok(self) -> bool:
         return self.finite and self.stats.candidate <= self.stats.gate and self.unwritten == 0
+
+
+def task_cache(cache: Path, ref: OperatorRef) -> Path:
+    """Where compiled baselines of that operator are kept: apart for each operator that is not registered, since its code can write there."""
+    if ref.kind == "registered":
+        return cache
+    return cache / "unregistered" / hashlib.sha256(ref.text.encode()).hexdigest()[:16]
 
 
 class Reference:
@@ -137,7 +150,11 @@ class Reference:
         answer, _ = self._ask({"do": "open", "ref": ref.model_dump(), "profile": profile}, timeout=timeout)
         cases = tuple(Case(**entry["case"]) for entry in answer["cases"])
         work = {entry["case"]["name"]: Work(entry["flops"], entry["bytes"]) for entry in answer["cases"]}
-        return Description(answer["name"], answer["family"], cases, work, tuple(answer["distributions"]), answer["versions"])
+        texts = {key: str(answer[key]) for key in ("name", "title", "family", "semantics", "work_formula")}
+        lists = {key: tuple(map(str, answer[key])) for key in ("input_names", "distributions")}
+        return Description(
+            **texts, **lists, tolerance=Tolerance(**answer["tolerance"]), cases=cases, work=work, versions=answer["versions"]
+        )
 
     def draw(self, case: Case, *, golden: bool, trivial: bool = False, timeout: float = 300.0) -> InputSet:
         """Draw fresh inputs from a new secret seed."""

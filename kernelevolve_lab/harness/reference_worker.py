@@ -60,8 +60,10 @@ class Worker:
             raise LabError(f"The operator '{operator.name}' has no cases for the profile '{profile}'.")
         described = [{"case": case.model_dump(), "flops": operator.work(case).flops, "bytes": operator.work(case).bytes} for case in cases]
         versions = {"torch": torch.__version__, "python": sys.version.split()[0], "threads": torch.get_num_threads()}
-        answer = {"name": operator.name, "family": operator.family, "cases": described, "distributions": list(operator.distributions)}
-        return {**answer, "versions": versions}, []
+        told = {key: getattr(operator, key) for key in ("name", "title", "family", "semantics", "work_formula")}
+        listed = {key: list(getattr(operator, key)) for key in ("input_names", "distributions")}
+        tolerance = {"factor": operator.tolerance.factor, "floors": dict(operator.tolerance.floors)}
+        return {**told, **listed, "tolerance": tolerance, "cases": described, "versions": versions}, []
 
     def draw(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Draw inputs from a seed into shared memory, seal it, and keep it as set `id`; `golden` also computes what outputs must be."""

@@ -69,7 +69,7 @@ def request(out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT)
         cases=(result,),
     )
     config = RunConfig(operator=OperatorRef(kind="registered", name="layer_norm", text="layer_norm"), target="cpu", language="cpp")
-    return ExportRequest(operator, Entry(candidate, order=1, generation=0, evaluation=evaluation), RunState(run="r1", config=config), out)
+    return ExportRequest(Entry(candidate, order=1, generation=0, evaluation=evaluation), RunState(run="r1", config=config), out)
 
 
 def run_alone(path: Path, code: str, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -130,6 +130,15 @@ torch.testing.assert_close(m.kernel(x, w, b), torch.nn.functional.layer_norm(x, 
     ran = run_alone(path, code, tmp_path / "cache")
     assert ran.returncode == 0, ran.stderr
     assert "no C++ compiler" in ran.stderr
+
+
+@pytest.mark.parametrize(("kind", "imported"), [("task", False), ("pickled", True)])
+def test_code_that_is_not_the_users_own_is_not_loaded(tmp_path: Path, kind: str, imported: bool) -> None:
+    made = request(tmp_path)
+    ref = OperatorRef(kind=kind, name="theirs", text="raise SystemExit")
+    state = RunState(run="r1", config=made.state.config.model_copy(update={"operator": ref}))
+    with pytest.raises(BadInput, match="'theirs'"):
+        module.export(ExportRequest(made.entry, state, tmp_path, imported=imported))
 
 
 def test_header_carries_the_evidence_on_plain_lines(tmp_path: Path) -> None:
