@@ -55,6 +55,9 @@ def start(
     for kind, name in (("proposers", proposer), ("policies", policy)):
         if name not in registry.names(kind):
             raise UnknownName(registry.unknown(kind, name))
+    check = getattr(registry.load("proposers", proposer), "check", None)
+    if check is not None:
+        check(options)
     language = _language(language, spec)
     try:
         budget = Budget(candidates=max_candidates, seconds=max_seconds, cost=max_cost, stall=stall, fitness=fitness)

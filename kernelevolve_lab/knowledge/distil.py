@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kernelevolve_lab.knowledge.lessons import Gain, Lesson, LessonBook
-from kernelevolve_lab.knowledge.visible import visible
+from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Evidence, Verdict
 from kernelevolve_lab.records.events import LessonLearned
@@ -58,7 +58,8 @@ def _changes(state: RunState, operator: Operator) -> Iterator[Lesson]:
 
 def _counts(entry: Entry) -> bool:
     evaluation = entry.evaluation
-    return entry.correct and not entry.banned and evaluation.speedup is not None and evaluation.evidence is Evidence.MEASURED
+    sound = entry.correct and not entry.banned and not fails_elsewhere(evaluation)
+    return sound and evaluation.speedup is not None and evaluation.evidence is Evidence.MEASURED
 
 
 def _what_changed(before: Entry, after: Entry) -> str:

@@ -60,7 +60,8 @@ class Proposal:
 class Proposer(Protocol):
     """Writes candidates. Registered in the group `kernelevolve_lab.proposers` as a factory
     `(operator, target, language, options: dict, seed: int) -> Proposer`; the factory raises a `LabError` where it cannot serve that
-    operator, target or language. `concurrency` is how many requests may be in flight at once."""
+    operator, target or language. A factory may have an attribute `check(options)`, which is called before a run is created and raises a
+    `LabError` for options that cannot serve or must not be stored. `concurrency` is how many requests may be in flight at once."""
 
     name: str
     concurrency: int

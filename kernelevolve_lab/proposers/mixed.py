@@ -38,6 +38,13 @@ def create(operator: Operator, target: TargetSpec, language: str, options: Mappi
     return Mixed(chat, schedule, float(share))
 
 
+def _check(options: Mapping[str, object]) -> None:
+    registry.load("proposers", "chat").check({name: value for name, value in options.items() if name != "model_share"})
+
+
+create.check = _check
+
+
 class Mixed:
     """See the module and `proposers.base.Proposer`."""
 
@@ -85,7 +92,7 @@ class Mixed:
         parents = [request.state.entries[parent] for parent in request.parents if parent in request.state.entries]
         if not parents:
             if 0 < self._share < 1:
-                both = ["schedule", "chat"] if request.index % 2 == 0 else ["chat", "schedule"]
+                both = ["chat", "schedule"] if request.index % 2 == 0 else ["schedule", "chat"]
             return [name for name in both if name in self._members]
         if self._tuner.room(request.state, parents[0].candidate.id) and parents[0].correct and random.random() < TUNE_SHARE:
             return ["tuning", *members]

@@ -9,6 +9,7 @@ from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.chat.context import Advice, LanguageNotes
 from kernelevolve_lab.proposers.chat.render import fenced, render
 from kernelevolve_lab.proposers.chat.settings import ChatSettings
+from kernelevolve_lab.records import Candidate
 
 PAGES, LESSONS = 4, 8
 
@@ -41,6 +42,17 @@ class Adviser:
             knowledge=tuple(render("page", page=hit.page) for hit in hits),
             lessons=tuple(self._lesson(lesson, with_source=not request.parents) for lesson in lessons),
         )
+
+    def carried_over(self, request: ProposalRequest) -> Candidate | None:
+        """For the first request of a run: the winner of an earlier run of the same operator on the same target, to be judged anew."""
+        if request.index != 0 or request.parents or request.state.entries:
+            return None
+        for lesson in most_useful(self._lessons, request.operator, request.target, request.language, LESSONS):
+            if lesson.source and (lesson.operator, lesson.target) == (request.operator.name, request.target.name):
+                notes = f"Carried over from {'; '.join(lesson.evidence) or 'an earlier run'}: {lesson.text}"
+                title = "carried over: the winner of an earlier run"
+                return Candidate(language=request.language, source=lesson.source, proposer="lesson", title=title, notes=notes)
+        return None
 
     def _lesson(self, lesson: Lesson, with_source: bool) -> str:
         against = "over the main baseline" if lesson.kind == "winner" else "against its parent"

@@ -130,8 +130,10 @@ def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, t
     return Prompt(system, "\n\n".join(packed.texts.values()), parents[0].candidate.source if parents else None, packed)
 
 
-def reference_source(operator: Operator) -> str:
-    """The reference's source as text, or empty where Python cannot find it."""
+def reference_source(operator: Operator, state: RunState) -> str:
+    """The reference's source as text (of a task file, the file), or empty where Python cannot find it."""
+    if state.config and state.config.operator.kind == "task":
+        return state.config.operator.text
     try:
         return textwrap.dedent(inspect.getsource(inspect.unwrap(operator.reference)))
     except (OSError, TypeError):
@@ -143,7 +145,7 @@ def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str,
     rows = [_case_row(case, operator, state) for case in operator.visible(profile)]
     dtypes = sorted({case.dtype for case in operator.visible(profile)})
     floors = ", ".join(f"{operator.tolerance.floors[dtype]:g} for {dtype}" for dtype in dtypes if dtype in operator.tolerance.floors)
-    source = reference_source(operator)
+    source = reference_source(operator, state)
     values = {"operator": operator, "cases": rows, "floors": floors or "0", "fenced": fenced}
     return tuple(dict.fromkeys((render("task", reference=source, **values), render("task", reference="", **values))))
 

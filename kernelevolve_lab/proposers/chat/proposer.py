@@ -23,7 +23,7 @@ from kernelevolve_lab.proposers.chat.conversation import Conversation
 from kernelevolve_lab.proposers.chat.prices import Price
 from kernelevolve_lab.proposers.chat.purse import CapReached, Purse
 from kernelevolve_lab.proposers.chat.render import render
-from kernelevolve_lab.proposers.chat.settings import ChatSettings, key_for, read
+from kernelevolve_lab.proposers.chat.settings import ChatSettings, check, read
 from kernelevolve_lab.records import Candidate, TargetSpec
 
 OUTAGES = 3
@@ -32,10 +32,13 @@ OUTAGES = 3
 
 def create(operator: Operator, target: TargetSpec, language: str, options: Mapping[str, object], seed: int) -> ChatProposer:
     """The proposer for a run; raises `BadInput` where model, key or options are missing or wrong."""
+    check(options)
     settings = read(options)
-    key_for(settings.base_url)
     notes = language_notes(language, target)
     return ChatProposer(operator, target, notes, settings, seed)
+
+
+create.check = check
 
 
 def language_notes(name: str, target: TargetSpec) -> LanguageNotes:
@@ -74,6 +77,8 @@ class ChatProposer:
 
     async def propose(self, request: ProposalRequest) -> Proposal:
         """Ask for one candidate."""
+        if carried := self._adviser.carried_over(request):
+            return Proposal(carried)
         cap = request.state.budget.cost
         conversation = Conversation.resumed(request) or await self._begin(request)
         model = conversation.model

@@ -96,6 +96,11 @@ def key_for(base_url: str) -> SecretStr:
     raise BadInput(f"No key for {host}: set OPENAI_API_KEY in the environment, or enter one when the notebook asks.")
 
 
+def check(options: Mapping[str, object]) -> None:
+    """Raise `BadInput` where a run with these options could not ask its model: before the run is created and its options are stored."""
+    key_for(read(options).base_url)
+
+
 def read(options: Mapping[str, object]) -> ChatSettings:
     """The settings from a run's options and the environment; raises `BadInput` with one sentence where something does not fit."""
     for name in options:

@@ -237,3 +237,15 @@ def test_wrong_options_get_a_sentence(operator, options, words):
 async def test_missing_key_is_said_before_the_run(operator):
     with pytest.raises(BadInput, match="OPENAI_API_KEY"):
         create(operator, TARGET, "cpp", {"model": "m", "base_url": "https://api.example.com/v1"}, 0)
+
+
+async def test_winner_of_an_earlier_run_comes_first_and_costs_nothing(operator):
+    from kernelevolve_lab.knowledge.lessons import Gain, Lesson, LessonBook
+
+    LessonBook().add([Lesson("winner", "rms_norm", "row", "cpu", "cpp", "Two passes.", Gain(1.9, 1.8, 2.0), source=source(77))])
+    with serving(Say(reply(1))) as endpoint:
+        first = await ask(endpoint, operator)
+        second = await ask(endpoint, operator, state_of(first.candidate), index=1)
+        without = await ask(endpoint, operator, options={"lessons": False})
+    assert (first.candidate.source, first.candidate.proposer, first.cost, first.prompt) == (source(77), "lesson", 0.0, "")
+    assert second.candidate.source == without.candidate.source == source(1)
