@@ -32,6 +32,7 @@ from kernelevolve_lab.widgets.pump import PERIOD, Pump
 
 PANELS = ("header", "leaderboard", "charts", "inspector", "steering", "log")
 IDLE_PERIOD = 1.0
+UNHEARD_FIRST, UNHEARD_SLOWEST = 0.5, 16.0
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +92,8 @@ class RunView(anywidget.AnyWidget):
         self._context = contextvars.copy_context()
         self._sent = 0
         self._known = False
+        self._unheard_until = 0.0
+        self._unheard_every = UNHEARD_FIRST
         self._shown: tuple[str, Status] | None = None
         self._reports: list[Any] = []
         self._stale = ""
@@ -137,15 +140,25 @@ class RunView(anywidget.AnyWidget):
         if self.comm is None:
             return False
         try:
-            whole = self._carry_out()
+            whole = self._carry_out() or self._speak_unheard()
             state = self.state
-            if whole or (self._known and self._view_count != 0):
+            if whole or (self._known and (self._view_count != 0 or self._unheard_until)):
                 self._tell(state, whole)
             self._keep_report(state)
             self._pump.base = self._period if state.status in (Status.RUNNING, Status.PAUSED) else max(self._period, IDLE_PERIOD)
             self._stale = ""
         except Exception as error:
             self._complain(error)
+        return True
+
+    def _speak_unheard(self) -> bool:
+        """Whether to tell the whole state unasked: from the first display on, ever more rarely, until a view says hello. A cell that blocks
+        the kernel holds its hello back, and nobody should look at nothing meanwhile."""
+        if not self._unheard_until or time.monotonic() < self._unheard_until:
+            return False
+        self._unheard_every = min(UNHEARD_SLOWEST, 2 * self._unheard_every)
+        self._unheard_until = time.monotonic() + self._unheard_every
+        self._greet()
         return True
 
     def _tell(self, state: RunState, whole: bool) -> None:
@@ -176,6 +189,7 @@ class RunView(anywidget.AnyWidget):
             if isinstance(asked, Done):
                 whole = self._finish(asked) or whole
             elif asked.get("t") == "hello":
+                self._unheard_until = 0.0
                 self._greet()
                 whole = True
             else:
@@ -298,6 +312,8 @@ class RunView(anywidget.AnyWidget):
         from IPython.display import display
 
         data, metadata = self._repr_mimebundle_()
+        if not self._known:
+            self._unheard_until = time.monotonic() + self._unheard_every
         display(data, raw=True, metadata=metadata)
         if not hasattr(get_ipython(), "kernel"):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -26,7 +27,6 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
-TRAINING = "@jupyterlab/apputils-extension"
 
 
 def _free_port() -> int:
@@ -150,6 +150,20 @@ class LabPage:
         )
         if wait:
             self.page.wait_for_function("() => window.ran", timeout=120_000)
+
+    def python(self, expression: str):
+        """The value of an expression in the notebook's kernel, as far as JSON knows it."""
+        reply = self.page.evaluate(
+            """async (expression) => {
+            const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const asked = { code: '', store_history: false, user_expressions: { value: `__import__('json').dumps(${expression})` } };
+            const reply = await kernel.requestExecute(asked).done;
+            return reply.content.user_expressions.value; }""",
+            expression,
+        )
+        if reply["status"] != "ok":
+            raise RuntimeError(f"{reply['ename']}: {reply['evalue']}")
+        return json.loads(ast.literal_eval(reply["data"]["text/plain"]))
 
     def save(self) -> Path:
         """Save the notebook and return its file."""

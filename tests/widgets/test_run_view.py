@@ -49,6 +49,25 @@ def test_nothing_is_sent_before_a_view_says_hello(view, handle):
     assert updates(view) == []
 
 
+def test_a_displayed_view_speaks_until_it_is_heard(view, handle, monkeypatch):
+    """A cell that blocks the kernel holds back the hello of the page."""
+    now = [100.0]
+    monkeypatch.setattr(run_view.time, "monotonic", lambda: now[0])
+    view._unheard_until = now[0] + view._unheard_every
+    told = []
+    for _ in range(200):
+        now[0] += 0.25
+        view._tick()
+        told += [m["whole"] for m in updates(view)]
+    assert 4 <= sum(told) <= 8, "often at first, rarely later"
+    say(view, t="hello")
+    view._tick()
+    assert [m["whole"] for m in updates(view)] == [True]
+    now[0] += 60
+    view._tick()
+    assert updates(view) == []
+
+
 def test_hello_is_answered_with_the_whole_state_and_then_with_deltas(view, handle):
     say(view, t="hello")
     view._tick()

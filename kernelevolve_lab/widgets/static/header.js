@@ -97,14 +97,21 @@ export function header(store) {
     bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
   }
 
-  let said = 0;
-  let saidBest = null;
+  // Says the latest new best, at most once in five seconds; what was there when the page opened is not news.
+  let saidBest;
+  let speaking;
+  let quietUntil = 0;
   function announce(status) {
-    const row = store.best();
-    if (!row || status.best === saidBest || Date.now() - said < ANNOUNCE_EVERY) return;
-    said = Date.now();
-    saidBest = status.best;
-    live.textContent = `New best ${timesText(row.fitness)} over ${row.main}, candidate number ${row.order}, ${row.title}`;
+    saidBest ??= status.best ?? "";
+    if (!status.best || status.best === saidBest || speaking) return;
+    speaking = setTimeout(() => {
+      speaking = undefined;
+      const row = store.best();
+      if (!row) return;
+      saidBest = row.id;
+      quietUntil = Date.now() + ANNOUNCE_EVERY;
+      live.textContent = `New best ${timesText(row.fitness)} over ${row.main}, candidate number ${row.order}, ${row.title}`;
+    }, Math.max(0, quietUntil - Date.now()));
   }
 
   function draw() {
@@ -138,7 +145,13 @@ export function header(store) {
 
   store.on("status", draw);
   const clock = setInterval(drawClock, 1000);
-  return { root, close: () => clearInterval(clock) };
+  return {
+    root,
+    close() {
+      clearInterval(clock);
+      clearTimeout(speaking);
+    },
+  };
 }
 
 // Asks in what form and where to write a candidate: the selected one where that is correct, else the best.
