@@ -107,15 +107,6 @@ class Arena:
         """How many of the sprinkled words are still there. A right output keeps one by chance once in 2^32."""
         return int((self._bytes.view(np.uint32)[sprinkled[0]] == sprinkled[1]).sum())
 
-    def checksum(self, placed: Sequence[Placed]) -> int:
-        """A fast sum over the bits of the tensors, to see whether they changed."""
-        total = 0
-        for tensor in placed:
-            view = self._bytes[tensor.offset : tensor.offset + tensor.bytes]
-            words = view[: len(view) // 8 * 8].view(np.uint64) if tensor.offset % 8 == 0 else view
-            total = (total * 31 + int(words.sum(dtype=np.uint64)) + int(view[len(view) // 8 * 8 :].sum(dtype=np.uint64))) & ((1 << 64) - 1)
-        return total
-
     def close(self) -> None:
         del self._bytes
         self._map.close()

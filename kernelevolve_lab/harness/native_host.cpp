@@ -181,7 +181,7 @@ int main(int argc, char** argv) {
     threads = atoi(argv[3]);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_FSIZE, 1 << 20);
-    limit(RLIMIT_NOFILE, 64);
+    limit(RLIMIT_NOFILE, 256);
     const rlim_t heap = strtoull(argv[4], nullptr, 10);
     limit(RLIMIT_DATA, heap);
     limit(RLIMIT_AS, heap + shared_bytes);

@@ -7,6 +7,7 @@ many candidates; within one candidate it is told apart whether a set is seen for
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.settings import JudgeSettings
@@ -49,21 +50,23 @@ class InputPool:
             self._checks[key] = self._reference.draw(case.model_copy(update={"distribution": distribution}), golden=True)
         return self._checks[key]
 
-    def refresh(self, count: int) -> None:
-        """Draw that many sets anew, chosen at random among all that are there."""
-        for _ in range(count):
-            slots = [(name, index) for name, kept in self._timing.items() for index in range(len(kept))]
-            slots += [(key, None) for key in self._checks]
-            if not slots:
-                return
-            key, index = self._random.choice(slots)
-            old = self._checks[key] if index is None else self._timing[key][index]
-            new = self._reference.draw(old.case, golden=old.has_golden)
-            if index is None:
-                self._checks[key] = new
-            else:
-                self._timing[key][index] = new
-            self._reference.drop([old])
+    def refresh(self) -> None:
+        """Draw one set anew, chosen at random among all that are there."""
+        timing = [(kept, index) for kept in self._timing.values() for index in range(len(kept))]
+        checks = [(self._checks, key) for key in self._checks]
+        if timing or checks:
+            self._redraw(*self._random.choice([*timing, *checks]))
+
+    def renew(self) -> None:
+        """Draw all sets anew."""
+        for kept in (*self._timing.values(), self._checks):
+            for key in list(kept) if isinstance(kept, dict) else range(len(kept)):
+                self._redraw(kept, key)
+
+    def _redraw(self, kept: Any, key: Any) -> None:
+        old = kept[key]
+        kept[key] = self._reference.draw(old.case, golden=old.has_golden)
+        self._reference.drop([old])
 
     def close(self) -> None:
         """Free all sets here (the worker's end frees them there)."""

@@ -90,7 +90,7 @@ class Comparison:
 
 
 def task_cache(cache: Path, ref: OperatorRef) -> Path:
-    """Where compiled baselines of that operator are kept: apart for each operator that is not registered, since its code can write there."""
+    """Where compiled baselines of that operator are kept: apart for each that is not registered, since its code can write there."""
     if ref.kind == "registered":
         return cache
     return cache / "unregistered" / hashlib.sha256(ref.text.encode()).hexdigest()[:16]

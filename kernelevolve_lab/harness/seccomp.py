@@ -12,7 +12,7 @@ import struct
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 # name: (x86_64, aarch64); None where the architecture has no such call.
-_NUMBERS: dict[str, tuple[int | None, int]] = {
+_NUMBERS: dict[str, tuple[int, int | None]] = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "poll": (7, 73), "lseek": (8, 62), "mmap": (9, 222),
     "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139), "pread64": (17, 67), "readv": (19, 65), "writev": (20, 66), "access": (21, 48), "sched_yield": (24, 124),
@@ -34,7 +34,8 @@ _NUMBERS: dict[str, tuple[int | None, int]] = {
     "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430), "fsmount": (432, 432),
     "fsconfig": (431, 431), "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "kcmp": (312, 272), "acct": (163, 89),
-    "wait4": (61, 260), "waitid": (247, 95), "quotactl": (179, 60), "lookup_dcookie": (212, 18), "vhangup": (153, 58), "socket": (41, 198),
+    "wait4": (61, 260), "waitid": (247, 95), "pause": (34, None), "select": (23, None), "pselect6": (270, 72), "rt_sigsuspend": (130, 133),
+    "rt_sigtimedwait": (128, 137), "fcntl": (72, 25), "quotactl": (179, 60), "lookup_dcookie": (212, 18), "vhangup": (153, 58), "socket": (41, 198),
 }  # fmt: skip
 
 _NATIVE = (
@@ -44,7 +45,8 @@ _NATIVE = (
     "getuid", "getgid", "geteuid", "getegid", "getppid", "sigaltstack", "arch_prctl", "gettid", "futex", "sched_setaffinity",
     "sched_getaffinity", "set_tid_address", "clock_gettime", "clock_getres", "clock_nanosleep", "exit_group", "tgkill", "openat",
     "newfstatat", "readlinkat", "faccessat", "ppoll", "set_robust_list", "getcpu", "getrandom", "membarrier", "rseq", "prlimit64",
-    "set_mempolicy", "get_mempolicy", "mbind", "wait4", "waitid",
+    "set_mempolicy", "get_mempolicy", "mbind", "wait4", "waitid", "pause", "select",
+    "pselect6", "rt_sigsuspend", "rt_sigtimedwait", "fcntl",
 )  # fmt: skip
 
 _NOBODY = (
@@ -72,7 +74,7 @@ def native_filter() -> bytes:
     # glibc falls back from clone3, whose flags a filter cannot see, to clone, whose flags it can.
     special = [
         *_when("clone3", _ERRNO | errno.ENOSYS),
-        (_JUMP_EQUAL, 0, 4, _number("clone")),
+        (_JUMP_EQUAL, 0, 4, _NUMBERS["clone"][list(_ARCH).index(platform.machine())]),
         (_LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT),
         (_JUMP_ANY_BIT, 0, 1, _CLONE_THREAD),
         (_RETURN, 0, 0, _ALLOW),
@@ -88,12 +90,13 @@ def python_filter() -> bytes:
     return _assemble([*denied, (_RETURN, 0, 0, _ALLOW)])
 
 
-def _number(name: str) -> int:
+def _number(name: str) -> int | None:
     return _NUMBERS[name][list(_ARCH).index(platform.machine())]
 
 
 def _when(name: str, action: int) -> list[tuple[int, int, int, int]]:
-    return [(_JUMP_EQUAL, 0, 1, _number(name)), (_RETURN, 0, 0, action)]
+    number = _number(name)
+    return [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, action)] if number is not None else []
 
 
 def _assemble(steps: list[tuple[int, int, int, int]]) -> bytes:

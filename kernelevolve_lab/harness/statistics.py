@@ -14,7 +14,7 @@ import numpy as np
 
 from kernelevolve_lab.records import Ratio, Timing
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 LEVEL = 0.95
 
 
