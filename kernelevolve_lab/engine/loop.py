@@ -27,6 +27,7 @@ from kernelevolve_lab.engine.log import RunLog, waiting
 from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.engine.steering import Steering
 from kernelevolve_lab.errors import LabError, StoreError
+from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records.events import BaselinesMeasured, Noted, PhaseChanged, RunEnded, TargetMeasured
 from kernelevolve_lab.records.run_state import RunState, Status
 from kernelevolve_lab.store import Lease, Store
@@ -63,6 +64,7 @@ class SearchLoop:
         self._bench = Bench(self._log, self._log.state.config, self._judge_lane, self._build_lane, BUILD_THREADS)
         self._steering = Steering(self._log, self._bench)
         self._asking: Asking | None = None
+        self._operator: Operator | None = None
 
     def wake(self) -> None:
         """From any thread: look at the log now."""
@@ -83,6 +85,7 @@ class SearchLoop:
         self._woken, self._loop = asyncio.Event(), asyncio.get_running_loop()
         try:
             outcome, reason = await self._course()
+            await self._learn()
             self._log.append(RunEnded(outcome=outcome, reason=reason))
         finally:
             await self._close()
@@ -103,6 +106,17 @@ class SearchLoop:
             self._log.append(Noted(text=f"This is a defect of kernelevolve-lab:\n{traceback.format_exc(limit=-8)}", level="error"))
             return "failed", f"Internal error: {type(error).__name__}: {error}"
 
+    async def _learn(self) -> None:
+        """Keep what this run found for later ones; that it cannot be kept does not spoil the run."""
+        if self._operator is None:
+            return
+        try:
+            lessons = await self._build_lane.run(self._services.learn, self._log.state, self._operator)
+        except (LabError, OSError) as error:
+            lessons = [Noted(text=f"The lessons of this run could not be kept: {error}", level="warning")]
+        if lessons:
+            self._log.append(*lessons)
+
     async def _prepare(self) -> None:
         config, services = self._log.state.config, self._services
         self._phase("measuring the machine")
@@ -111,6 +125,7 @@ class SearchLoop:
         self._phase("starting the judge")
         opening = self._bench.open(services.make_judge(config, target), self._progress)
         operator = await self._step(self._build_lane.run(services.load_operator, config))
+        self._operator = operator
         proposer = await self._step(self._build_lane.run(services.make_proposer, config, operator, target))
         policy = services.make_policy(config)
         self._asking = Asking(self._log, config, operator, target, proposer, policy, self._lookahead)

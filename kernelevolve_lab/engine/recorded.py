@@ -52,10 +52,11 @@ class RecordedJudge:
 
 
 def recorded_services(recording: Recording, services: Services | None = None) -> Services:
-    """Services whose judge, target and proposer are the recording's; operator and policy stay those of `services`."""
+    """Services whose judge, target and proposer are the recording's, and that learn nothing; the others stay those of `services`."""
     return replace(
         services or Services(),
         measure_target=lambda name, progress: recording.target,
         make_judge=lambda config, target: RecordedJudge(recording),
         make_proposer=lambda config, operator, target: ReplayProposer(recording),
+        learn=lambda state, operator: [],
     )

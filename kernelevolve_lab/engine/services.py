@@ -12,7 +12,8 @@ from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposer
 from kernelevolve_lab.records import Candidate, Evaluation, RunConfig, TargetSpec
-from kernelevolve_lab.records.events import BaselineCase
+from kernelevolve_lab.records.events import BaselineCase, LessonLearned
+from kernelevolve_lab.records.run_state import RunState
 
 
 class Judge(Protocol):
@@ -64,16 +65,24 @@ def _make_proposer(config: RunConfig, operator: Operator, target: TargetSpec) ->
     return registry.load("proposers", config.proposer)(operator, target, config.language, dict(config.options), config.seed)
 
 
+def _learn(state: RunState, operator: Operator) -> list[LessonLearned]:
+    from kernelevolve_lab.knowledge.distil import learn
+
+    return learn(state, operator)
+
+
 def _make_policy(config: RunConfig) -> Policy:
     return registry.load("policies", config.policy)()
 
 
 @dataclass(frozen=True)
 class Services:
-    """How a run gets its operator, measured target, judge, proposer and policy; the defaults are the real ones. All may block."""
+    """How a run gets its operator, measured target, judge, proposer and policy, and how lessons are drawn from it at its end; the defaults
+    are the real ones. All may block."""
 
     load_operator: Callable[[RunConfig], Operator] = _load_operator
     measure_target: Callable[[str, Callable[[str], None]], TargetSpec] = _measure_target
     make_judge: Callable[[RunConfig, TargetSpec], Judge] = _make_judge
     make_proposer: Callable[[RunConfig, Operator, TargetSpec], Proposer] = _make_proposer
     make_policy: Callable[[RunConfig], Policy] = _make_policy
+    learn: Callable[[RunState, Operator], list[LessonLearned]] = _learn

@@ -151,6 +151,7 @@ def services(judge: ScriptedJudge | None = None, proposer: ScriptedProposer | No
         make_judge=lambda config, target: judge,
         make_proposer=lambda config, operator, target: proposer,
         make_policy=lambda config: policy or Greedy(),
+        learn=lambda state, operator: [],
     )
 
 
