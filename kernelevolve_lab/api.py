@@ -69,6 +69,18 @@ class Run(RunHandle):
 
         return export_run(self.store, self.id, path)
 
+    def roofline(self, case: str | None = None) -> go.Figure:
+        """The roofline as a plotly figure: of the case that takes longest, or of the one named."""
+        from kernelevolve_lab.widgets.figures import roofline_figure
+
+        return roofline_figure(self.state, case)
+
+    def progress(self) -> go.Figure:
+        """Speedup over the candidates judged, as a plotly figure."""
+        from kernelevolve_lab.widgets.figures import progress_figure
+
+        return progress_figure(self.state)
+
     def text_table(self, rows: int = 10) -> str:
         """The run as plain text."""
         return report.text(self.state, rows)

@@ -160,14 +160,15 @@ class RunState:
         return tuple(request for request in self.requests if request.note is None)
 
     def ranked(self) -> tuple[Entry, ...]:
-        """Correct candidates best first (pinned ones are not moved up), then the rest, newest first. Numbers of different evidence are
-        never ranked together: what was measured comes before what was emulated, modelled or compiled."""
+        """Correct candidates best first (pinned ones are not moved up), those that were rejected or descend from one after the others, then
+        the rest, newest first. Numbers of different evidence are never ranked together: what was measured comes before what was emulated,
+        modelled or compiled."""
         evidence = list(Evidence)
 
         def key(entry: Entry) -> tuple:
             if not entry.correct:
-                return (1, 0, 0.0, -entry.order)
-            return (0, evidence.index(entry.evaluation.evidence), -entry.fitness, entry.order)
+                return (2, 0, 0.0, -entry.order)
+            return (int(entry.banned), evidence.index(entry.evaluation.evidence), -entry.fitness, entry.order)
 
         return tuple(sorted(self.entries.values(), key=key))
 

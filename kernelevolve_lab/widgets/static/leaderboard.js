@@ -14,12 +14,11 @@ const FILTERS = {
   pinned: (row) => row.pinned,
 };
 
-// Correct ones by evidence and fitness, the rest newest first: the order of `RunState.ranked`.
+// Correct ones by evidence and fitness, then those that were rejected, then the rest newest first: the order of `RunState.ranked`.
 function byRank(a, b) {
-  const ca = a.verdict === "correct";
-  const cb = b.verdict === "correct";
-  if (ca !== cb) return ca ? -1 : 1;
-  if (!ca) return b.order - a.order;
+  const group = (row) => (row.verdict !== "correct" ? 2 : row.banned ? 1 : 0);
+  if (group(a) !== group(b)) return group(a) - group(b);
+  if (group(a) === 2) return b.order - a.order;
   return EVIDENCE.indexOf(a.evidence) - EVIDENCE.indexOf(b.evidence) || (b.fitness ?? 0) - (a.fitness ?? 0) || a.order - b.order;
 }
 
@@ -150,7 +149,7 @@ export function leaderboard(store) {
     const ranked = [...store.rows.values()].sort(byRank);
     ranks = new Map();
     let place = 0;
-    for (const row of ranked) if (row.verdict === "correct") ranks.set(row.id, ++place);
+    for (const row of ranked) if (row.verdict === "correct" && !row.banned) ranks.set(row.id, ++place);
     let rows = ranked.filter(FILTERS[filter]);
     const wanted = find.value.trim().toLowerCase();
     if (wanted) rows = rows.filter((row) => `${row.title} ${row.id} ${row.proposer} ${row.word} #${row.order}`.toLowerCase().includes(wanted));

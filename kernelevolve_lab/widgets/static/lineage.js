@@ -16,6 +16,7 @@ export function lineage(store) {
   let visible = false;
   let dirty = true;
   let waiting = false;
+  let centred = null;
 
   function ancestors(id, into) {
     for (let row = store.rows.get(id); row && !into.has(row.id); row = store.rows.get(row.parents?.[0])) into.add(row.id);
@@ -92,6 +93,11 @@ export function lineage(store) {
       svg.append(node);
     }
     drawing.replaceChildren(svg);
+    const centre = store.selected ?? store.status.best;
+    if (centred !== centre && places.has(centre)) {
+      centred = centre;
+      drawing.scrollTo({ left: at(centre).x - drawing.clientWidth / 2, top: at(centre).y - drawing.clientHeight / 2 });
+    }
     if (twin.open) list.replaceChildren(...grown.roots.map((row) => item(row, grown.children, 1)));
   }
 

@@ -12,11 +12,13 @@ export function roofline(store) {
   const verdict = h("p", { class: "kl-roof-text" });
   const chart = new Chart(store, "Roofline", { left: 56, right: 14, top: 14, bottom: 34 }, draw, hit);
   const root = h("div", { class: "kl-roof" }, h("div", { class: "kl-chart-tools" }, cases, verdict), chart.root);
-  let only = null; // the case shown; -1: all of them; null: not chosen yet
+  let only = null; // the case shown; -1: all of them; null: none is known
+  let chosen = false; // by a person; until then it is the main case
   let spots = [];
 
   cases.addEventListener("change", () => {
     only = Number(cases.value);
+    chosen = true;
     chart.later();
     say();
   });
@@ -25,7 +27,7 @@ export function roofline(store) {
     const frame = store.frame;
     const several = new Set(frame.cases.map((one) => one.dtype)).size > 1;
     cases.replaceChildren(h("option", { value: "-1" }, "All cases"), ...frame.cases.map((one, index) => h("option", { value: String(index) }, several ? `${one.label} · ${one.dtype}` : one.label)));
-    if (only === null || only >= frame.cases.length) only = frame.cases.length ? frame.main : null;
+    if (!chosen || only >= frame.cases.length) only = frame.cases.length ? frame.main : null;
     cases.value = String(only);
     cases.hidden = frame.cases.length < 2;
   }
