@@ -22,6 +22,7 @@ from kernelevolve_lab.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 BUNDLE_SUFFIX = ".kevrun"
 
