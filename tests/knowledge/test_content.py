@@ -26,6 +26,7 @@ PAGES = {name: page for name, page in BASE.pages.items() if name != "index"}
 CPP_EXAMPLE = re.compile(r"^```cpp kernel (?P<name>\w+)\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
 TRITON_EXAMPLE = re.compile(r"^```python triton (?P<name>\w+)\n(?P<source>.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGE_NAME = re.compile(r"`((?:guidance|hardware|languages|constraints)/[\w/]+)`")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 MACHINE = re.compile(r"(?<![\w.])/(?:home|work|root|tmp|opt|mnt)/|site-packages|[A-Z]:\\")
 
 Tensors = tuple[torch.Tensor, ...]
@@ -63,7 +64,11 @@ def test_page_is_whole(name):
     assert not MACHINE.search(text), MACHINE.search(text)
     assert text.count("```") % 2 == 0
     missing = [link for link in PAGE_NAME.findall(text) if link not in BASE.pages]
-    missing += [link for link in re.findall(r"\]\((?!https?:)([^)#]+)", text) if not (CONTENT / name).parent.joinpath(link).is_file()]
+    missing += [
+        link
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", FENCED.sub("", text))
+        if not (CONTENT / name).parent.joinpath(link).is_file()
+    ]
     assert not missing, f"links to pages that there are not: {missing}"
 
 
@@ -77,7 +82,7 @@ def test_no_page_repeats_another():
         words = re.findall(r"\w+", text.lower())
         return set(zip(*(words[i:] for i in range(4)), strict=False))
 
-    made = {name: shingles(page.body.split("\nSources:\n")[0]) for name, page in PAGES.items()}
+    made = {name: shingles(FENCED.sub("", page.body).split("\nSources:\n")[0]) for name, page in PAGES.items()}
     for (one, first), (other, second) in itertools.combinations(made.items(), 2):
         assert len(first & second) < 0.2 * min(len(first), len(second)), f"{one} and {other} say the same"
 
@@ -136,7 +141,9 @@ def test_every_bottleneck_finds_something_particular(platform, bottleneck):
 
 
 def _segment_mean(lengths: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    return torch.stack([part.double().mean() if len(part) else torch.zeros((), dtype=torch.double) for part in values.split(lengths.tolist())])
+    return torch.stack(
+        [part.double().mean() if len(part) else torch.zeros((), dtype=torch.double) for part in values.split(lengths.tolist())]
+    )
 
 
 def _rms_norm_bf16(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> Tensors:

@@ -51,7 +51,9 @@ def compiled(path: Path) -> str:
         pairs = dict(part.strip().split("=") for part in arguments.split(","))
         constants = {key: int(value) for key, value in pairs.items() if value.isdigit()}
         signature = {key: "constexpr" if key in constants else value for key, value in pairs.items()}
-        source = ASTSource(getattr(made, name), signature, constexprs={(list(pairs).index(key),): value for key, value in constants.items()})
+        source = ASTSource(
+            getattr(made, name), signature, constexprs={(list(pairs).index(key),): value for key, value in constants.items()}
+        )
         if len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]) == 0:
             return f"{name}: no machine code"
     return "ok"
