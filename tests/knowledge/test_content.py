@@ -107,21 +107,54 @@ ASKED = [
         Query("cpu", "cpp", "compute", "improve", "gemm", "compute-bound matrix product, register tile, accumulators, fused multiply-add"),
         {"hardware/cpu/gemm_microkernel", "hardware/cpu/packing"},
     ),
-    (Query("cpu", "cpp", "latency", "improve", "", "It keeps half of the threads busy, starting parallel regions"), {"hardware/cpu/openmp_overheads"}),
-    (Query("cpu", "cpp", "memory", "improve", "jagged", "lengths, offsets, prefix sum, uneven users"), {"hardware/cpu/jagged_kernels", "guidance/prefix_sums_jagged"}),
-    (Query("cpu", "cpp", "latency", "draft", "search", "binary search of ids in a sorted table, bucketize"), {"guidance/branch_free_search", "hardware/cpu/gathers"}),
-    (Query("cpu", "cpp", "numerics", "repair", "row", "shifted inputs, variance error, cancellation of the mean"), {"guidance/welford_variance"}),
+    (
+        Query("cpu", "cpp", "latency", "improve", "", "It keeps half of the threads busy, starting parallel regions"),
+        {"hardware/cpu/openmp_overheads"},
+    ),
+    (
+        Query("cpu", "cpp", "memory", "improve", "jagged", "lengths, offsets, prefix sum, uneven users"),
+        {"hardware/cpu/jagged_kernels", "guidance/prefix_sums_jagged"},
+    ),
+    (
+        Query("cpu", "cpp", "latency", "draft", "search", "binary search of ids in a sorted table, bucketize"),
+        {"guidance/branch_free_search", "hardware/cpu/gathers"},
+    ),
+    (
+        Query("cpu", "cpp", "numerics", "repair", "row", "shifted inputs, variance error, cancellation of the mean"),
+        {"guidance/welford_variance"},
+    ),
     (Query("cpu", "cpp", "crash", "repair", "", "segmentation fault, aligned load at a tail"), {"guidance/crashes_and_timeouts"}),
-    (Query("cpu", "cpp", "compute", "draft", "chain", "X (Xᵀ Y) chain of products, association, FLOPs"), {"guidance/algebraic_reassociation"}),
-    (Query("nvidia", "triton", "memory", "improve", "row", "uncoalesced loads, sectors per request, vector width"), {"hardware/nvidia/coalescing"}),
-    (Query("nvidia", "cuda", "compute", "improve", "gemm", "H100 tensor cores wgmma pipeline warp specialization"), {"hardware/nvidia/wgmma", "hardware/nvidia/warp_specialization"}),
-    (Query("nvidia", "cuda", "occupancy", "improve", "", "register spills, local memory, 255 registers"), {"hardware/nvidia/register_pressure"}),
-    (Query("nvidia", "triton", "launch", "improve", "", "kernel launch overhead of small problems, CUDA graph"), {"hardware/nvidia/launch_overhead"}),
+    (
+        Query("cpu", "cpp", "compute", "draft", "chain", "X (Xᵀ Y) chain of products, association, FLOPs"),
+        {"guidance/algebraic_reassociation"},
+    ),
+    (
+        Query("nvidia", "triton", "memory", "improve", "row", "uncoalesced loads, sectors per request, vector width"),
+        {"hardware/nvidia/coalescing"},
+    ),
+    (
+        Query("nvidia", "cuda", "compute", "improve", "gemm", "H100 tensor cores wgmma pipeline warp specialization"),
+        {"hardware/nvidia/wgmma", "hardware/nvidia/warp_specialization"},
+    ),
+    (
+        Query("nvidia", "cuda", "occupancy", "improve", "", "register spills, local memory, 255 registers"),
+        {"hardware/nvidia/register_pressure"},
+    ),
+    (
+        Query("nvidia", "triton", "launch", "improve", "", "kernel launch overhead of small problems, CUDA graph"),
+        {"hardware/nvidia/launch_overhead"},
+    ),
     (Query("amd", "hip", "compute", "improve", "gemm", "MFMA matrix cores accumulators AGPR"), {"hardware/amd/mfma"}),
-    (Query("amd", "triton", "memory", "stalled", "gemm", "L2 hit rate, XCD, workgroup order, Infinity Cache"), {"hardware/amd/xcd_swizzle", "hardware/amd/infinity_cache"}),
-    (Query("mtia", "triton", "memory", "improve", "", "circular buffer stalls, DMA and compute overlap"), {"hardware/mtia/circular_buffers", "hardware/mtia/dma"}),
+    (
+        Query("amd", "triton", "memory", "stalled", "gemm", "L2 hit rate, XCD, workgroup order, Infinity Cache"),
+        {"hardware/amd/xcd_swizzle", "hardware/amd/infinity_cache"},
+    ),
+    (
+        Query("mtia", "triton", "memory", "improve", "", "circular buffer stalls, DMA and compute overlap"),
+        {"hardware/mtia/circular_buffers", "hardware/mtia/dma"},
+    ),
     (Query("nvidia", "triton", "build", "repair", "", "make_block_ptr removed, tensor descriptor"), {"languages/triton_versions"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("query", "wanted"), ASKED, ids=lambda value: "-".join(sorted(value))[:60] if isinstance(value, set) else "")

@@ -23,13 +23,16 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 CHECKS = {
     "softmax_rows": ((draw(9, 301),), lambda x: torch.softmax(x.double(), -1)),
     "rms_norm_rows": ((draw(7, 301), draw(301)), lambda x, w: F.rms_norm(x.double(), (301,), w.double(), 1e-6)),
-    "layer_norm_rows": ((50 + draw(7, 301), draw(301), draw(301, seed=1)), lambda x, w, b: F.layer_norm(x.double(), (301,), w.double(), b.double())),
+    "layer_norm_rows": (
+        (50 + draw(7, 301), draw(301), draw(301, seed=1)),
+        lambda x, w, b: F.layer_norm(x.double(), (301,), w.double(), b.double()),
+    ),
     "bias_gelu_flat": ((draw(7, 301), draw(301)), lambda x, b: F.gelu(x.double() + b, approximate="tanh")),
     "matmul_grouped": ((draw(50, 70), draw(70, 90)), lambda a, b: a.double() @ b.double()),
     "matmul_descriptor": ((draw(64, 64), draw(64, 64, seed=1)), lambda a, b: a.double() @ b.double()),
     "online_softmax_rows": ((draw(5, 2500),), lambda x: torch.softmax(x.double(), -1)),
     "split_sum": ((draw(3, 5000),), lambda x: x.double().sum(1)),
-}  # fmt: skip
+}
 
 
 def module(path: Path):
