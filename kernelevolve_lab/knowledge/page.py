@@ -24,6 +24,7 @@ TAGS = {
 """The values that each tag may take, beside `any`."""
 
 _HEAD = re.compile(r"\A---[ \t]*\n(?P<head>.*?)\n---[ \t]*\n(?P<body>.*)\Z", re.DOTALL)
+_SOURCES = re.compile(r"\n(?:#+[ \t]*)?\**Sources:?\**:?[ \t]*\n(?:[ \t]*[-*][^\n]*\n?|\s+)*\Z")
 _LINE = re.compile(r"(?P<key>[a-z]+):[ \t]*(?P<value>.*?)[ \t]*\Z")
 
 
@@ -41,6 +42,11 @@ class Page:
     phase: frozenset[str] = ANY
     family: frozenset[str] = ANY
     sources: tuple[str, ...] = ()
+
+    @property
+    def teaching(self) -> str:
+        """The body without the list of sources at its end, which is for people."""
+        return _SOURCES.sub("", self.body).rstrip()
 
     def serves(self, tag: str, value: str) -> bool:
         """Whether the page is for that value of a tag, in particular or in general."""

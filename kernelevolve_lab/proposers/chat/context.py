@@ -186,7 +186,7 @@ def _target(target: TargetSpec, dtypes: set[str]) -> tuple[str, ...]:
 
 
 def _threads(count: int) -> str:
-    return "" if count == 0 else f", on {count} thread{'s' if count > 1 else ''} {'alone' if count == 1 else ''}".rstrip()
+    return "" if count == 0 else f" on {count} thread{'s' if count > 1 else ''}"
 
 
 def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNotes) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class ChatProposer:
             except reply.ReplyProblem as problem:
                 if conversation.repairs >= self._settings.repairs:
                     return conversation.proposal(answer, None, str(problem))
-                conversation.answer(answer, {"role": "user", "content": render("repair", problem=problem)})
+                conversation.answer(answer, {"role": "user", "content": render("repair", problem=str(problem))})
                 continue
             return self._with_warning(conversation.proposal(answer, candidate), price)
 
