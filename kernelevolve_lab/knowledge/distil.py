@@ -78,7 +78,8 @@ def _what_changed(before: Entry, after: Entry) -> str:
     if new.knobs:
         return f"{old.title or old.id}: {', '.join(f'{name} = {value}' for name, value in sorted(new.knobs.items()))}."
     plan = " ".join(new.notes.split())
-    return f"{new.title}. {plan[:600]}".strip() if new.title or plan else ""
+    made_from = f" (made from: {old.title})" if old.title else ""
+    return f"{new.title}{made_from}. {plan[:600]}".strip() if new.title or plan else ""
 
 
 def _pitfalls(state: RunState, operator: Operator) -> list[Lesson]:

@@ -179,13 +179,16 @@ def _pair(line: str) -> tuple[str, str]:
 
 
 def _same(one: Lesson, other: Lesson) -> bool:
-    """Whether two lessons say the same: same scope, and at least 80 % of their words in common. A winner replaces the one before it."""
+    """Whether two lessons say the same: same scope, same numbers, and at least 80 % of their words in common. A winner replaces the one
+    before it."""
     scope = ("kind", "operator", "target", "language")
     if any(getattr(one, name) != getattr(other, name) for name in scope):
         return False
     if one.kind == "winner":
         return True
     first, second = set(_words(one.text)), set(_words(other.text))
+    if any(character.isdigit() for word in first ^ second for character in word):
+        return False
     return bool(first | second) and len(first & second) / len(first | second) >= 0.8
 
 

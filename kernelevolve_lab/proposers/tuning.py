@@ -21,6 +21,8 @@ from kernelevolve_lab.records import Candidate, Scalar
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 MOST_CONSTANTS, MOST_VALUES = 4, 8
+PATIENCE = 4
+"""After so many settings of a family in a row that brought no better kernel, the family is tuned no further."""
 DRAWS = 12
 
 _DECLARED = re.compile(r"(?://|#)\s*tune:\s*(?P<name>[A-Za-z_]\w*)\s+in\s+\{(?P<values>[^}\n]*)\}")
@@ -101,12 +103,17 @@ class Tuner:
 
     name = "tuning"
 
-    def room(self, state: RunState, parent: str, pending: tuple[str, ...] = ()) -> int:
-        """How many settings of the parent's family nobody has tried; 0 where it declares none."""
+    def room(self, state: RunState, parent: str) -> int:
+        """How many settings of the parent's family are worth trying: those that nobody has tried, none where it declares none or where the
+        last tries brought nothing."""
         found = tunable(state.entries[parent].candidate.source)
         if found is None:
             return 0
-        return max(0, found.space.bound - len(list(_family(state, found))))
+        family = [entry for entry, _ in _family(state, found)]
+        best = max(family, key=lambda entry: entry.fitness)
+        if sum(entry.order > best.order for entry in family) >= PATIENCE:
+            return 0
+        return max(0, found.space.bound - len(family))
 
     def propose(self, request: ProposalRequest) -> Proposal:
         """A candidate of the first parent's family with values that were not tried; none where all were."""

@@ -80,6 +80,17 @@ def test_same_lesson_of_another_run_is_merged():
     assert (merged.gain.low, merged.gain.high) == (1.2, 1.7) and 1.3 < merged.gain.value < 1.5
 
 
+def test_other_numbers_are_another_lesson():
+    book = LessonBook()
+    book.add(
+        [
+            lesson("tiled product with a long title: TR = 8, TV = 4.", evidence=("a",)),
+            lesson("tiled product with a long title: TR = 8, TV = 2."),
+        ]
+    )
+    assert len(book.all()) == 2
+
+
 def test_faster_winner_takes_the_place():
     book = LessonBook()
     book.add([lesson("old", kind="winner", gain=Gain(1.5, 1.4, 1.6), source="old\n", evidence=("a",))])

@@ -14,7 +14,7 @@ from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
-from kernelevolve_lab.proposers.chat import reply
+from kernelevolve_lab.proposers.chat import models, reply
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.budget import estimate
 from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, ChatReply, Usage
@@ -58,7 +58,6 @@ class ChatProposer:
     def __init__(self, operator: Operator, target: TargetSpec, language: LanguageNotes, settings: ChatSettings, seed: int) -> None:
         self.concurrency = settings.concurrency
         self._operator, self._target, self._language, self._settings, self._seed = operator, target, language, settings, seed
-        self._model = next(iter(settings.models))
         self._adviser = Adviser(settings, language)
         self._client: ChatClient | None = None
         self._purse: Purse | None = None
@@ -116,7 +115,14 @@ class ChatProposer:
     async def _begin(self, request: ProposalRequest) -> Conversation:
         advice = await asyncio.to_thread(self._adviser.advise, request)
         prompt = compose(request, self._language, advice, self._context_tokens, self._settings.tunable)
-        return Conversation(request, self._model, [*prompt.messages])
+        return Conversation(request, self._model(request), [*prompt.messages])
+
+    def _model(self, request: ProposalRequest) -> str:
+        """The model for a request; requests that run side by side draw with their own seeds."""
+        weights = self._settings.models
+        if self._settings.model_choice == "bandit":
+            return models.by_gain(weights, request.state, request.seed)
+        return models.by_weight(weights, request.seed)
 
     def _candidate(self, answer: ChatReply, parents: tuple[str, ...], request: ProposalRequest) -> Candidate:
         """The candidate in a reply; raises `ReplyProblem` where there is none."""

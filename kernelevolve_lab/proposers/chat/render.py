@@ -19,6 +19,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,  # a run's prompts do not change under its feet
     )
     environment.globals["fenced"] = fenced
     environment.filters.update(bytes=size, oneline=oneline)

@@ -115,11 +115,23 @@ def test_narrow_registers_get_narrow_vectors(name, bits, target):
         assert "_mm512" not in template.render(setting, RECIPES[name][0], narrow)
 
 
-def test_a_matrix_product_over_no_steps_is_zero(target, cache):
-    template = read(TEMPLATES / "cpp" / "matmul.cpp.j2")
+@pytest.mark.parametrize(
+    ("name", "operator_name", "shapes"),
+    [
+        ("matmul", "matmul", [(3, 0), (0, 5)]),
+        ("matmul", "matmul", [(0, 3), (3, 5)]),
+        ("conv1d", "conv1d", [(0, 3, 9), (4, 3, 3), (4,)]),
+        ("conv1d_winograd", "conv1d", [(0, 3, 9), (4, 3, 3), (4,)]),
+        ("optimized_fm", "optimized_fm", [(2, 3, 0), (2, 3, 4)]),
+    ],
+)
+def test_empty_dimensions(name, operator_name, shapes, target, cache):
+    operator = loading.load(loading.ref_of(operator_name))
+    template = read(TEMPLATES / "cpp" / f"{name}.cpp.j2")
     setting = template.space(target).default()
     assert setting is not None
-    build = CPP.build(template.render(setting, "matmul", target), target, cache)
+    build = CPP.build(template.render(setting, operator_name, target), target, cache)
     assert build.artifact is not None
-    got = call(abi.load(build.artifact), (torch.empty(3, 0), torch.empty(0, 5)), torch.Size((3, 5)))
-    assert torch.equal(got, torch.zeros(3, 5))
+    inputs = [torch.ones(shape) for shape in shapes]
+    expected = operator.reference(*inputs)
+    assert torch.equal(call(abi.load(build.artifact), inputs, expected.shape), expected)
