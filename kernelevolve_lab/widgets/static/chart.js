@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 const COLOURS = ["fg", "fg2", "fg3", "grid", "bg", "accent", "good", "bad", "warn", "ghost", "dot"];
 
 export class Chart {
-  // `draw(g, box, colours)` paints into `box` {x, y, w, h}; `hit(x, y)` returns {id, text} of what is under the pointer, or null.
+  // `draw(g, box, colours)` paints into `box` {x, y, w, h}; `hit(x, y)` returns {id, text()} of what is under the pointer, or null.
   constructor(store, label, margins, draw, hit) {
     this.store = store;
     this.margins = margins;
@@ -67,7 +67,7 @@ export class Chart {
     this.store.hover(this.under?.id ?? null);
     this.tip.hidden = !this.under;
     if (!this.under) return;
-    this.tip.replaceChildren(...this.under.text.map((line, index) => h(index ? "div" : "b", {}, line)));
+    this.tip.replaceChildren(...this.under.text().map((line, index) => h(index ? "div" : "b", {}, line)));
     const width = this.tip.offsetWidth;
     const right = x + 14 + width > at.width;
     this.tip.style.left = `${Math.max(2, right ? x - width - 10 : x + 14)}px`;
@@ -115,6 +115,33 @@ export function ring(g, x, y, radius, colour, width = 1.5) {
   g.strokeStyle = colour;
   g.lineWidth = width;
   g.stroke();
+}
+
+// Many discs as one path: one fill for all, whatever their number.
+export function discs(g, places, radius, colour, alpha) {
+  g.globalAlpha = alpha;
+  g.fillStyle = colour;
+  g.beginPath();
+  for (const [x, y] of places) {
+    g.moveTo(x + radius, y);
+    g.arc(x, y, radius, 0, 2 * Math.PI);
+  }
+  g.fill();
+  g.globalAlpha = 1;
+}
+
+// Many straight lines as one path.
+export function strokes(g, lines, colour, width, alpha) {
+  g.globalAlpha = alpha;
+  g.strokeStyle = colour;
+  g.lineWidth = width;
+  g.beginPath();
+  for (const [x1, y1, x2, y2] of lines) {
+    g.moveTo(x1, y1);
+    g.lineTo(x2, y2);
+  }
+  g.stroke();
+  g.globalAlpha = 1;
 }
 
 export function disc(g, x, y, radius, colour, alpha = 1) {

@@ -92,14 +92,14 @@ export function leaderboard(store) {
     headers.set(name, { th, button });
     headRow.append(th);
   }
-  const above = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
-  const below = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", { colspan: String(columns.length) }));
+  const above = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", {}));
+  const below = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", {}));
   const body = h("tbody", {}, above, below);
   const table = h("table", { class: "kl-board", role: "grid", "aria-label": "Candidates" }, h("caption", { class: "kl-hidden" }, "Candidates; speedups are paired ratios with 95 % intervals. Arrows move, Enter inspects, D shows the difference, P pins, X rejects, B branches."), h("thead", {}, headRow), body);
   const scroller = h("div", { class: "kl-scroll" }, table);
   const empty = h("p", { class: "kl-empty" }, "No candidate yet. The first ones come once the baselines are measured.");
   const reject = rejectBar(store, () => focusRow(store.selected));
-  const { root, head } = panel("leaderboard", "Leaderboard", empty, scroller, reject.root);
+  const { root, head } = panel("leaderboard", "Leaderboard", scroller, empty, reject.root);
 
   const filters = h("div", { class: "kl-segments", role: "group", "aria-label": "Show" });
   let filter = "all";
@@ -247,7 +247,8 @@ export function leaderboard(store) {
       arrange();
       dirty = false;
     }
-    empty.hidden = store.rows.size > 0;
+    empty.hidden = order.length > 0;
+    setText(empty, store.rows.size ? "No candidate matches." : "No candidate yet. The first ones come while the baselines are measured.");
     scroller.hidden = store.rows.size === 0;
     const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
     const last = Math.min(order.length, first + Math.ceil((scroller.clientHeight || 400) / ROW) + 2 * SPARE);

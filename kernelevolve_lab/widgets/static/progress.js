@@ -1,6 +1,6 @@
 // Speedup over the candidates judged: each correct one with its interval, failures as ticks along the foot, best so far as a line.
 
-import { Chart, disc, logScale, logTicks, ring } from "./chart.js";
+import { Chart, disc, discs, logScale, logTicks, ring, strokes } from "./chart.js";
 import { bandText, h, timesText } from "./dom.js";
 
 export function progress(store) {
@@ -42,35 +42,27 @@ export function progress(store) {
     }
     let best = null;
     const line = [];
+    const marks = { good: [], banned: [], whiskers: [], bad: [], warn: [] };
     judged.forEach((row, at) => {
       const x = sx(at + 1);
       const ratio = row.speedups?.[row.main];
       if (!ratio) {
-        g.strokeStyle = row.tone === "bad" ? c.bad : c.warn;
-        g.globalAlpha = 0.7;
-        g.lineWidth = 2;
-        g.beginPath();
-        g.moveTo(x, box.y + box.h - 5);
-        g.lineTo(x, box.y + box.h);
-        g.stroke();
-        g.globalAlpha = 1;
-        spots.push({ x, y: box.y + box.h - 3, id: row.id, text: [`#${row.order} ${row.title}`, row.word, row.reason ?? ""].filter(Boolean) });
+        marks[row.tone === "bad" ? "bad" : "warn"].push([x, box.y + box.h - 5, x, box.y + box.h]);
+        spots.push({ x, y: box.y + box.h - 3, id: row.id, text: () => [`#${row.order} ${row.title}`, row.word, row.reason ?? ""].filter(Boolean) });
       } else {
         const y = sy(ratio[0]);
-        g.strokeStyle = row.banned ? c.fg3 : c.dot;
-        g.globalAlpha = 0.35;
-        g.lineWidth = 1;
-        g.beginPath();
-        g.moveTo(x, sy(ratio[1]));
-        g.lineTo(x, sy(ratio[2]));
-        g.stroke();
-        g.globalAlpha = 1;
-        disc(g, x, y, 2.5, row.banned ? c.fg3 : c.dot, row.banned ? 0.4 : 0.75);
-        spots.push({ x, y, id: row.id, text: [`#${row.order} ${row.title}`, `${timesText(ratio[0])} ${bandText(ratio)} vs ${row.main} · ${row.evidence}`] });
+        marks.whiskers.push([x, sy(ratio[1]), x, sy(ratio[2])]);
+        marks[row.banned ? "banned" : "good"].push([x, y]);
+        spots.push({ x, y, id: row.id, text: () => [`#${row.order} ${row.title}`, `${timesText(ratio[0])} ${bandText(ratio)} vs ${row.main} · ${row.evidence}`] });
         if (!row.banned && row.evidence === "measured" && (best === null || ratio[0] > best)) best = ratio[0];
       }
       if (best !== null) line.push([x, sy(best)]);
     });
+    strokes(g, marks.bad, c.bad, 2, 0.7);
+    strokes(g, marks.warn, c.warn, 2, 0.7);
+    strokes(g, marks.whiskers, c.dot, 1, 0.35);
+    discs(g, marks.banned, 2.5, c.fg3, 0.4);
+    discs(g, marks.good, 2.5, c.dot, 0.75);
     if (line.length) {
       g.strokeStyle = c.good;
       g.lineWidth = 2;

@@ -1,7 +1,7 @@
 // The roofline: measured ceilings, baselines as hollow diamonds, candidates as dots, and an arrow from the main baseline to the best.
 // Where an operator does no arithmetic the horizontal axis is the order of the candidates and only bytes per second count.
 
-import { Chart, diamond, disc, logScale, logTicks, ring, shortNumber } from "./chart.js";
+import { Chart, diamond, disc, discs, logScale, logTicks, ring, shortNumber } from "./chart.js";
 import { h, scaledText, secondsText, setText, timesText } from "./dom.js";
 import { mainDot } from "./leaderboard.js";
 
@@ -219,23 +219,26 @@ export function roofline(store) {
       if (at) spots.push({ x: at[0], y: at[1], id: row?.id ?? null, text });
       return at;
     };
+    const plain = [];
+    const banned = [];
     for (const row of store.rows.values()) {
       for (const [index, flops, bytes, fraction, bound, seconds] of row.dots ?? []) {
         if (!shownCase(index) || row.id === bestId) continue;
-        const dot = { case: index, flops, bytes };
-        const at = put(dot, row, lines(row, index, flops, bytes, fraction, bound, seconds));
+        const at = put({ case: index, flops, bytes }, row, () => lines(row, index, flops, bytes, fraction, bound, seconds));
         if (!at) continue;
         const spot = spots.at(-1);
         if (frame.cases[index].intensity > 0) spot.x += (((row.order * 7919) % 100) / 100 - 0.5) * 2 * SPREAD;
-        disc(g, spot.x, spot.y, 3, row.banned ? c.fg3 : c.dot, row.banned ? 0.35 : 0.5);
+        (row.banned ? banned : plain).push([spot.x, spot.y]);
       }
     }
+    discs(g, banned, 3, c.fg3, 0.35);
+    discs(g, plain, 3, c.dot, 0.5);
     const best = bestId && store.rows.get(bestId);
     const from = new Map();
     for (const dot of frame.baselines) {
       if (!shownCase(dot.case)) continue;
       const one = frame.cases[dot.case];
-      const at = put(dot, null, [dot.who, `${one.label} · ${one.dtype}`, `${scaledText(dot.flops, "FLOP/s")} · ${scaledText(dot.bytes, "B/s")}`, `${secondsText(dot.seconds)} · ${Math.round(dot.fraction * 100)} % of ${dot.bound_by}`]);
+      const at = put(dot, null, () => [dot.who, `${one.label} · ${one.dtype}`, `${scaledText(dot.flops, "FLOP/s")} · ${scaledText(dot.bytes, "B/s")}`, `${secondsText(dot.seconds)} · ${Math.round(dot.fraction * 100)} % of ${dot.bound_by}`]);
       if (!at) continue;
       diamond(g, at[0], at[1], 5, c.ghost);
       if ((only !== null && only >= 0) || frame.cases.length === 1) {
@@ -249,7 +252,7 @@ export function roofline(store) {
     }
     for (const [index, flops, bytes, fraction, bound, seconds] of best?.dots ?? []) {
       if (!shownCase(index)) continue;
-      const at = put({ case: index, flops, bytes }, best, lines(best, index, flops, bytes, fraction, bound, seconds));
+      const at = put({ case: index, flops, bytes }, best, () => lines(best, index, flops, bytes, fraction, bound, seconds));
       if (!at) continue;
       const start = from.get(index);
       if (start && Math.hypot(at[0] - start[0], at[1] - start[1]) > 22) arrow(g, start, at, c.good);

@@ -46,7 +46,7 @@ function notices(store) {
     if (tone !== "bad") timer = setTimeout(() => { line.hidden = true; }, NOTICE_FOR);
   });
   line.addEventListener("click", () => { line.hidden = true; });
-  return { root: line, close: () => clearTimeout(timer) };
+  return { root: h("div", { class: "kl-notices" }, line), close: () => clearTimeout(timer) };
 }
 
 const PANELS = { launcher, header, leaderboard, charts, inspector: inspectorPanel, steering: steeringPanel, log: logPanel };
@@ -57,7 +57,7 @@ export function mount(model, el) {
   const parts = Object.keys(PANELS).filter((name) => wanted.includes(name)).map((name) => [name, PANELS[name](store, model)]);
   const grid = h("div", { class: "kl-grid" });
   const note = notices(store);
-  const root = h("div", { class: "kel kl-view", "data-view": model.get("name"), "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Kernel search" }, note.root, grid);
+  const root = h("div", { class: "kel kl-view", "data-view": model.get("name"), "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Kernel search" }, grid, note.root);
   const aside = h("div", { class: "kl-aside" });
   for (const [name, part] of parts) {
     if (name === "launcher" || name === "header") root.insertBefore(part.root, grid);
