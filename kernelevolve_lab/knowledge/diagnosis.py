@@ -47,8 +47,11 @@ class Analysis:
 
     def query(self, operator: Operator, target: TargetSpec, language: str) -> Query:
         """What to look for in the knowledge base."""
-        words = " ".join((operator.title, operator.family, self.bottleneck, *self.evidence, *self.advice))
-        return Query(target.vendor, language, self.bottleneck, self.phase, operator.family, words)
+        found = self.evidence if self.phase != "draft" else ()
+        words = " ".join((operator.name, operator.title, operator.title, operator.semantics, self.bottleneck, *found, *self.advice))
+        # What bounds an operator on paper need not bound the first kernel: a draft looks at pages for every bottleneck.
+        bottleneck = "" if self.phase == "draft" else self.bottleneck
+        return Query(target.vendor, language, bottleneck, self.phase, operator.family, words)
 
 
 def diagnose(operator: Operator, target: TargetSpec, state: RunState, parents: Sequence[str] = ()) -> Analysis:

@@ -1,8 +1,11 @@
 """Pages: their heads, folders, and what a query finds."""
 
 import pytest
+from run_states import TARGET, state_of
 
+from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.knowledge.diagnosis import diagnose
 from kernelevolve_lab.knowledge.page import Page, read
 from kernelevolve_lab.knowledge.retrieval import CONTENT, KnowledgeBase, Query
 
@@ -100,3 +103,22 @@ def test_shipped_pages_are_whole():
         assert len(shipped.body) < 8000, name
         assert name == "index" or name.startswith("constraints/") or shipped.sources, f"{name} names no source"
         assert base.constraints("cpu", "cpp"), "rules are part of every prompt"
+
+
+@pytest.mark.parametrize(
+    ("operator", "page"),
+    [
+        ("softmax", "online_softmax"),
+        ("rms_norm", "row_kernels"),
+        ("bias_gelu", "tanh_gelu_erf"),
+        ("matmul", "gemm_microkernel"),
+        ("conv1d", "convolution"),
+        ("optimized_fm", "small_batched_products"),
+        ("map_id_transform", "branch_free_search"),
+        ("batch_event_truncate", "jagged_kernels"),
+    ],
+)
+def test_drafts_are_given_the_page_that_is_about_them(operator, page):
+    loaded = registry.load("operators", operator)
+    query = diagnose(loaded, TARGET, state_of()).query(loaded, TARGET, "cpp")
+    assert page in [name.rsplit("/", 1)[-1] for name in names(KnowledgeBase.load([CONTENT]).search(query))]
