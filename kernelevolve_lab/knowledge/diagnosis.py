@@ -16,12 +16,12 @@ from pathlib import Path
 from kernelevolve_lab.knowledge.retrieval import Query
 from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import Evaluation, TargetSpec, Verdict
+from kernelevolve_lab.records import Evaluation, Flag, TargetSpec, Verdict
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 STALLED_AFTER = 6
 """So many judged children in a row without a gain make a parent stalled."""
-NEAR_ROOF = 0.85
+NEAR_ROOF, FAR_FROM_ROOF = 0.85, 0.35
 UNEVEN = 1.3
 
 _BROKEN = {
@@ -141,12 +141,16 @@ def _bound_by_roofline(evaluation: Evaluation) -> str:
     points = [result.roofline for result in evaluation.cases if result.roofline is not None]
     if not points:
         return ""
+    if max(point.fraction for point in points) < FAR_FROM_ROOF:
+        return ""
     names = ["compute" if point.bound_by.startswith(("float", "bfloat", "int", "tf32")) else "memory" for point in points]
     return max(sorted(set(names)), key=names.count)
 
 
 def _room(evaluation: Evaluation) -> list[str]:
-    """How far the roof is."""
+    """How far the roof is; a busy machine makes every kernel look farther from it than it is."""
+    if Flag.NOISY in evaluation.flags:
+        return []
     lines = []
     for result in evaluation.cases:
         if (point := result.roofline) is None or point.fraction <= 0:
