@@ -21,11 +21,11 @@ from numpy.random import default_rng
 
 from kernelevolve_lab.harness import statistics
 from kernelevolve_lab.harness.judge import Judge
-from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import Limits, SessionContender, time_case
+from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.operators.loading import ref_of
-from kernelevolve_lab.records import Candidate
+from kernelevolve_lab.records import Candidate, Ratio
 from kernelevolve_lab.targets import resolve
 
 # One thread: the work is the same in every run, so what is measured is the harness, not the scheduler of OpenMP.
@@ -48,26 +48,20 @@ extern "C" void kernel(const kel::Tensor* in, kel::Tensor* out, kel::Stream) {
 """
 
 
-def ratios(judge: Judge, plain: Session, other: Session, comparisons: int, limits: Limits) -> list:
-    """The speedup of `plain` over `other`, again and again, each from fresh rounds."""
+def compared(judge: Judge, plain: Build, other: Build, comparisons: int, limits: Limits) -> list[Ratio]:
+    """The speedup of `plain` over `other`, again and again, each time in fresh processes, as for a candidate."""
     works = judge._opened()
     case = works.visible[0]
-    sets = works.pool.timing(case)
-    estimate = plain.call([sets[0]], 0, 30.0).reported[0] / 1e9
     found = []
     for number in range(comparisons):
-        timed = time_case(
-            plain,
-            works.reference,
-            sets,
-            {"other": (SessionContender(other), estimate)},
-            estimate,
-            limits,
-            judge.settings,
-            30.0,
-            lambda: False,
-        )
+        first, second = judge._session(works, plain), judge._session(works, other)
+        sets = works.pool.timing(case)
+        estimate = first.call([sets[0]], 0, 30.0).reported[0] / 1e9
+        against = {"other": (SessionContender(second), estimate)}
+        timed = time_case(first, works.reference, sets, against, estimate, limits, judge.settings, 30.0, lambda: False)
         found.append(statistics.median_ratio(timed.ratios("other"), "other", default_rng(number)))
+        first.close()
+        second.close()
     return found
 
 
@@ -80,21 +74,16 @@ def main() -> None:
     settings = JudgeSettings(compiled=False)
     limits = replace(Limits.of(settings, final=False), seconds=arguments.seconds, precision=0.002, clear_loss=0.0, max_rounds=400)
     with TemporaryDirectory() as scratch, Judge(ref_of("layer_norm"), resolve("cpu"), cache=Path(scratch), settings=settings) as judge:
-        sessions = {}
-        for name, percent in (("plain", 0), ("same", 0), ("slower", 3)):
-            build = judge.build(Candidate(language="cpp", source=SOURCE.replace("%PERCENT%", str(percent))))
-            sessions[name] = judge._session(judge._opened(), build)
-        same = ratios(judge, sessions["plain"], sessions["same"], arguments.comparisons, limits)
-        slower = ratios(judge, sessions["plain"], sessions["slower"], arguments.comparisons, limits)
-        for session in sessions.values():
-            session.close()
+        plain, slower = (judge.build(Candidate(language="cpp", source=SOURCE.replace("%PERCENT%", percent))) for percent in ("0", "3"))
+        same = compared(judge, plain, plain, arguments.comparisons, limits)
+        apart = compared(judge, plain, slower, arguments.comparisons, limits)
     result = {
         "comparisons": arguments.comparisons,
         "seconds_each": arguments.seconds,
         "a_a_false_claims": sum(r.low > 1 or r.high < 1 for r in same) / len(same),
         "a_a_median_ratio": float(np.median([r.value for r in same])),
-        "b_3_percent_found": sum(r.low > 1 for r in slower) / len(slower),
-        "b_3_percent_median_ratio": float(np.median([r.value for r in slower])),
+        "b_3_percent_found": sum(r.low > 1 for r in apart) / len(apart),
+        "b_3_percent_median_ratio": float(np.median([r.value for r in apart])),
         "processors": os.cpu_count(),
         "load": os.getloadavg()[0],
     }

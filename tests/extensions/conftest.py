@@ -3,8 +3,6 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-pytest_plugins = ("pytest_jupyter.jupyter_server",)
-
 
 @pytest_asyncio.fixture
 async def jp_asyncio_loop() -> asyncio.AbstractEventLoop:
