@@ -18,6 +18,8 @@ from typing import Any
 MAX_FRAME = 16 << 20
 MAX_FDS = 16
 _LENGTH = struct.Struct("<I")
+_CREDENTIALS = struct.Struct("iII")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_FDS * 4) + socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 class ChannelClosed(Exception):
@@ -37,6 +39,12 @@ class Channel:
 
     def __init__(self, sock: socket.socket):
         self._socket = sock
+        self.peer_pid = 0
+        """The process that sent the last frame, as the kernel says; 0 before that, and where `watch_peer` was not called."""
+
+    def watch_peer(self) -> None:
+        """Have the kernel say who sends."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -89,9 +97,7 @@ class Channel:
                 raise ChannelTimeout("no answer in time")
             self._socket.settimeout(remaining)
             try:
-                data, ancillary, flags, _ = self._socket.recvmsg(
-                    size - len(pieces), socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
-                )
+                data, ancillary, flags, _ = self._socket.recvmsg(size - len(pieces), _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
             except TimeoutError as error:
                 raise ChannelTimeout("no answer in time") from error
             except OSError as error:
@@ -101,6 +107,8 @@ class Channel:
                     received = array.array("i")
                     received.frombytes(raw[: len(raw) - len(raw) % received.itemsize])
                     fds.extend(received)
+                elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                    self.peer_pid = _CREDENTIALS.unpack(raw)[0]
             if flags & socket.MSG_CTRUNC:
                 raise ProtocolError("more descriptors than a frame may carry")
             if not data:

@@ -186,6 +186,8 @@ class Judge:
         language: Language = registry.load("languages", name)
         if not language.supports(self.target):
             raise BadInput(f"The language '{name}' does not serve the target '{self.target.name}'.")
+        if language.binding != "native":
+            raise BadInput(f"The judge runs compiled kernels only, and '{name}' is bound through Python; choose another language.")
         return language
 
     def build(self, candidate: Candidate) -> Build:

@@ -103,6 +103,7 @@ class Reference:
         self._lock = threading.RLock()
         self._ids = itertools.count(1)
         ours, theirs = channel.pair()
+        ours.watch_peer()
         inductor = cache / "inductor"
         inductor.mkdir(parents=True, exist_ok=True)
         compiler = shutil.which("g++") or ""
@@ -241,6 +242,11 @@ class Reference:
         """Nanoseconds of one call of the baseline (`eager`, `torch.compile`) on each set."""
         answer, _ = self._ask({"do": "time", "baseline": baseline, "ids": [drawn.id for drawn in sets]}, timeout=timeout)
         return answer["nanoseconds"]
+
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return self._channel.peer_pid
 
     def close(self) -> None:
         """End the worker."""

@@ -35,7 +35,8 @@ _NUMBERS: dict[str, tuple[int, int | None]] = {
     "io_uring_register": (427, 427), "move_mount": (429, 429), "open_tree": (428, 428), "fsopen": (430, 430), "fsmount": (432, 432),
     "fsconfig": (431, 431), "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "kcmp": (312, 272), "acct": (163, 89),
     "wait4": (61, 260), "waitid": (247, 95), "pause": (34, None), "select": (23, None), "pselect6": (270, 72), "rt_sigsuspend": (130, 133),
-    "rt_sigtimedwait": (128, 137), "fcntl": (72, 25), "quotactl": (179, 60), "lookup_dcookie": (212, 18), "vhangup": (153, 58), "socket": (41, 198),
+    "rt_sigtimedwait": (128, 137), "fcntl": (72, 25), "quotactl": (179, 60), "lookup_dcookie": (212, 18), "vhangup": (153, 58),
+    "socket": (41, 198),
 }  # fmt: skip
 
 _NATIVE = (

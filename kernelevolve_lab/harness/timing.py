@@ -2,7 +2,8 @@
 
 A round visits the candidate and each baseline once, in random order; a visit is a few calls back to back, each on another input set, timed
 in the worker around the bare call. The candidate's visits are witnessed by the judge's own clock; its outputs are sprinkled with random
-words before each visit, and looked at as soon as it returns; some visits are compared with the golden.
+words before each visit, and looked at as soon as it returns; some visits are compared with the golden. Rounds in which a worker had to
+wait for a processor are measured again, as long as there is time.
 
 Cache policy `warm`: inputs and outputs are resident and were last touched by another process, as in a program where one operator's
 outputs are the next one's inputs. Both sides reuse the memory of their outputs.
@@ -18,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kernelevolve_lab.harness import statistics
+from kernelevolve_lab.harness import contention, statistics
 from kernelevolve_lab.harness.correctness import explain, late, tolerated
 from kernelevolve_lab.harness.locks import Cancelled
 from kernelevolve_lab.harness.reference import InputSet, Reference
@@ -27,6 +28,12 @@ from kernelevolve_lab.harness.settings import JudgeSettings
 
 SPRINKLED = 64
 """Random words in each output of each timed call."""
+
+
+DISTURBED_SHARE = 0.02
+"""A round is disturbed when the candidate or the main baseline waited for a processor for more than this share of its time."""
+FEWEST_ROUNDS = 5
+"""With fewer undisturbed rounds than this the disturbed ones count, too."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,12 @@ class Limits:
 class Contender(Protocol):
     """What a candidate is timed against."""
 
-    def visit(self, sets: list[InputSet], timeout: float) -> float:
-        """Call once per set, back to back; return seconds per call."""
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    def visit(self, sets: list[InputSet], turn: int, timeout: float) -> float:
+        """Call once per set, back to back; return seconds per call. `turn` counts the rounds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,12 @@ class ReferenceContender:
     reference: Reference
     name: str
 
-    def visit(self, sets: list[InputSet], timeout: float) -> float:
+    @property
+    def pid(self) -> int:
+        """See `Contender`."""
+        return self.reference.pid
+
+    def visit(self, sets: list[InputSet], turn: int, timeout: float) -> float:
         """See `Contender`."""
         spent = self.reference.time(self.name, sets)
         return sum(spent) / len(spent) / 1e9
@@ -72,15 +88,22 @@ class ReferenceContender:
 
 @dataclass(frozen=True)
 class SessionContender:
-    """Another candidate, in a process of its own (or the same kernel again: an A/A comparison). It uses the second arena."""
+    """Another candidate, in a process of its own (or the same kernel again: an A/A comparison). It uses the arena that the candidate
+    does not use in that round."""
 
     session: Session
 
-    def visit(self, sets: list[InputSet], timeout: float) -> float:
+    @property
+    def pid(self) -> int:
         """See `Contender`."""
+        return self.session.worker.candidate_pid
+
+    def visit(self, sets: list[InputSet], turn: int, timeout: float) -> float:
+        """See `Contender`."""
+        arena = 1 - turn % 2
         for drawn in sets:
-            self.session.workload(drawn, 1)
-        visit = self.session.call(sets, 1, timeout)
+            self.session.workload(drawn, arena)
+        visit = self.session.call(sets, arena, timeout)
         return sum(visit.reported) / len(sets) / 1e9
 
 
@@ -91,6 +114,7 @@ class CaseTiming:
     candidate: list[float] = field(default_factory=list)
     baselines: dict[str, list[float]] = field(default_factory=dict)
     witnessed: list[tuple[float, float]] = field(default_factory=list)  # judge's clock and worker's clock, whole visits
+    disturbed: list[bool] = field(default_factory=list)  # rounds in which the candidate or the main baseline waited for a processor
     processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
     fresh: list[float] = field(default_factory=list)
     repeated: list[float] = field(default_factory=list)
@@ -106,9 +130,14 @@ class CaseTiming:
             return ""
         return f"it used {self.idle * 1e3:.1f} ms of processor time while it was not being called ({used * 1e3:.1f} ms while it was)"
 
+    def undisturbed(self, rounds: Sequence[float]) -> list[float]:
+        """The values of undisturbed rounds; of all, where too few were left alone."""
+        kept = [value for value, bad in zip(rounds, self.disturbed, strict=False) if not bad]
+        return kept if len(kept) >= FEWEST_ROUNDS else list(rounds)
+
     def ratios(self, baseline: str) -> list[float]:
-        """Baseline time over candidate time, round by round."""
-        return [b / c for b, c in zip(self.baselines[baseline], self.candidate, strict=False)]
+        """Baseline time over candidate time, by undisturbed rounds."""
+        return self.undisturbed([b / c for b, c in zip(self.baselines[baseline], self.candidate, strict=False)])
 
 
 def time_baseline(reference: Reference, sets: Sequence[InputSet], baseline: str, calls: int = 7) -> list[float]:
@@ -148,37 +177,43 @@ def time_case(
         if checked:
             last = lot.choice(golden)
             order = [*(drawn for drawn in order if drawn is not last), last]
+        disturbed = False
         for name in lot.sample(names, len(names)):
             visit_sets = [order[-1 - i % len(order)] for i in reversed(range(calls[name]))]
+            pid = baselines[name][0].pid if name else session.worker.candidate_pid
+            waited, began = contention.waited(pid), time.perf_counter()
             if name:
-                found.baselines[name].append(baselines[name][0].visit(visit_sets, timeout))
-                continue
-            wrong = _visit(session, reference, visit_sets, found, rng, timeout, bool(checked))
-            if wrong:
+                found.baselines[name].append(baselines[name][0].visit(visit_sets, number, timeout))
+            elif wrong := _visit(session, visit_sets, number % 2, found, rng, timeout):
                 found.wrong = wrong
                 return found
+            kept_waiting = contention.waited(pid) - waited > DISTURBED_SHARE * (time.perf_counter() - began)
+            disturbed |= kept_waiting and name in ("", main)
+            if not name and checked and (wrong := _compare(session, reference, visit_sets, number % 2)):
+                found.wrong = wrong
+                return found
+        found.disturbed.append(disturbed)
         calls[""] = _calls(float(np.median(found.candidate)), settings)
-        if number + 1 >= limits.min_rounds:
+        spent = time.monotonic() - started
+        if number + 1 >= limits.min_rounds and (found.disturbed.count(False) >= limits.min_rounds or spent > 2 * limits.seconds):
             low, high = statistics.rank_interval(found.ratios(main))
-            if high < limits.clear_loss or (high - low) / 2 <= limits.precision * (low + high) / 2:
-                break
-            if time.monotonic() - started > limits.seconds:
+            narrow = (high - low) / 2 <= limits.precision * (low + high) / 2
+            if high < limits.clear_loss or narrow or spent > limits.seconds:
                 break
     return found
 
 
-def _visit(
-    session: Session, reference: Reference, sets: list[InputSet], found: CaseTiming, rng: np.random.Generator, timeout: float, checked: bool
-) -> str:
+def _visit(session: Session, sets: list[InputSet], index: int, found: CaseTiming, rng: np.random.Generator, timeout: float) -> str:
+    # The arenas take turns: where the pages of an output lie can make a kernel a few percent faster or slower.
     if found.candidate:
         found.idle += session.worker.cpu_nanoseconds() / 1e9 - found.left_at
     for drawn in sets:
-        session.workload(drawn, 0)  # mapping a new set is no part of the visit
-    arena, places, seen = session.arenas[0], session.places(sets, 0), set(session.seen)
+        session.workload(drawn, index)  # mapping a new set is no part of the visit
+    arena, places, seen = session.arenas[index], session.places(sets, index), set(session.seen)
     last = {written[0].offset if written else 0: written for written in places}  # of calls that share a place the last one counts
     sprinkled = [arena.sprinkle(written, rng, SPRINKLED) for written in last.values()]
     busy = session.worker.cpu_nanoseconds() / 1e9
-    visit = session.call(sets, 0, timeout)
+    visit = session.call(sets, index, timeout)
     found.left_at = session.worker.cpu_nanoseconds() / 1e9
     for words in sprinkled:
         left = arena.unwritten(words)
@@ -191,12 +226,14 @@ def _visit(
     found.candidate.append(spent / len(sets))
     found.witnessed.append((visit.witnessed / 1e9, spent))
     found.processor.append((found.left_at - busy) / max(1e-9, spent))
-    if checked:
-        with session.worker.frozen():
-            result = reference.compare(sets[-1], session.shown[0], None, places[-1])
-        if not result.ok:
-            return f"wrong in a timed call, though right when it was checked: {explain(result)}"
     return ""
+
+
+def _compare(session: Session, reference: Reference, sets: list[InputSet], index: int) -> str:
+    """What is wrong with the outputs of the last call of the visit that has just ended, if anything is."""
+    with session.worker.frozen():
+        found = reference.compare(sets[-1], session.shown[index], None, session.places(sets, index)[-1])
+    return "" if found.ok else f"wrong in a timed call, though right when it was checked: {explain(found)}"
 
 
 def _calls(seconds: float, settings: JudgeSettings) -> int:

@@ -171,8 +171,8 @@ class Trial:
             self._fail(case, Verdict.INCORRECT, timing.wrong)
             return
         self.timings[case.name] = timing
-        times = {"candidate": statistics.timing(timing.candidate, self.bench.rng)}
-        times |= {name: statistics.timing(values, self.bench.rng) for name, values in timing.baselines.items()}
+        measured = {"candidate": timing.candidate, **timing.baselines}
+        times = {name: statistics.timing(timing.undisturbed(values), self.bench.rng) for name, values in measured.items()}
         speedups = tuple(statistics.median_ratio(timing.ratios(name), name, self.bench.rng) for name in timing.baselines)
         point = self._place(case, times["candidate"].median)
         self.results[case.name] = self.results[case.name].model_copy(update={"times": times, "speedups": speedups, "roofline": point})
