@@ -17,17 +17,25 @@ export class Chart {
     this.waiting = false;
     this.resized = new ResizeObserver(() => this.later());
     this.resized.observe(this.root);
-    this.themed = new MutationObserver(() => this.later());
+    this.themed = new MutationObserver(() => this.recolour());
     this.themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.onScheme = () => this.later();
+    this.onScheme = () => this.recolour();
     this.scheme.addEventListener("change", this.onScheme);
     this.canvas.addEventListener("mousemove", (event) => this.point(event));
     this.canvas.addEventListener("mouseleave", () => this.leave());
     this.canvas.addEventListener("click", () => this.under?.id && store.rows.has(this.under.id) && store.select(this.under.id));
   }
 
+  // A front end may set its attributes before or after its colours: draw now, and once more when both must be there.
+  recolour() {
+    this.later();
+    clearTimeout(this.again);
+    this.again = setTimeout(() => this.later(), 300);
+  }
+
   close() {
+    clearTimeout(this.again);
     this.resized.disconnect();
     this.themed.disconnect();
     this.scheme.removeEventListener("change", this.onScheme);

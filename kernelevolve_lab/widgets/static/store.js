@@ -61,10 +61,11 @@ export class RunStore {
   }
 
   async command(verb, details = {}) {
-    this.tell("notice", { tone: "busy", text: `${verb}: sent` });
+    const said = verb[0].toUpperCase() + verb.slice(1);
+    this.tell("notice", { tone: "busy", text: `${said} sent` });
     try {
       const answer = await this.ask({ t: "command", verb, ...details });
-      this.tell("notice", answer.ok ? { tone: "good", text: answer.text || `${verb}: accepted` } : { tone: "bad", text: answer.text });
+      this.tell("notice", answer.ok ? { tone: "good", text: answer.text || `${said} accepted` } : { tone: "bad", text: answer.text });
       return answer.ok;
     } catch {
       return false;
