@@ -21,7 +21,7 @@ class Adviser:
 
     def __init__(self, settings: ChatSettings, language: LanguageNotes) -> None:
         self._settings, self._language = settings, language
-        self._pages = KnowledgeBase.load()
+        self.pages = KnowledgeBase.load()
         self._lessons = LessonBook().all() if settings.lessons else {}
 
     def advise(self, request: ProposalRequest, analysis: Analysis | None = None) -> Advice:
@@ -29,11 +29,11 @@ class Adviser:
         settings, target = self._settings, request.target
         if analysis is None and settings.diagnosis != "off":
             analysis = diagnose(request.operator, target, request.state, request.parents)
-        rules = self._pages.constraints(target.vendor, request.language)
+        rules = self.pages.constraints(target.vendor, request.language)
         hits = ()
         if settings.knowledge:
             found = analysis or Analysis("", "")
-            hits = self._pages.search(found.query(request.operator, target, request.language), PAGES)
+            hits = self.pages.search(found.query(request.operator, target, request.language), PAGES)
         lessons = most_useful(self._lessons, request.operator, target, request.language, LESSONS)
         return Advice(
             rules=render("rules", pages=rules) if rules else "",

@@ -93,11 +93,20 @@ class Prompt:
         return f"===== system =====\n{self.system}\n\n===== user =====\n{self.user}\n"
 
 
-def compose(request: ProposalRequest, language: LanguageNotes, advice: Advice, tokens: int, tunable: bool = False) -> Prompt:
-    """The prompt for one request, of about `tokens` tokens at most; `tunable` invites the model to declare constants to be tuned."""
+def compose(
+    request: ProposalRequest, language: LanguageNotes, advice: Advice, tokens: int, *, tunable: bool = False, tool_calls: int = 0
+) -> Prompt:
+    """The prompt for one request, of about `tokens` tokens at most; `tunable` invites the model to declare constants to be tuned,
+    `tool_calls` says how many calls of tools it may make."""
     state, operator = request.state, request.operator
     parents = [state.entries[parent] for parent in request.parents if parent in state.entries][:2]
-    system = render("system", language_title=language.title, fence_tag=language.fence_tag, tunable=_tunable(language) if tunable else "")
+    system = render(
+        "system",
+        language_title=language.title,
+        fence_tag=language.fence_tag,
+        tunable=_tunable(language) if tunable else "",
+        tool_calls=tool_calls,
+    )
     made = {
         "task": _task(operator, state, request.target),
         "target": _target(request.target, {case.dtype for case in operator.visible(_profile(state))}),

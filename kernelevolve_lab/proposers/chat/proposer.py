@@ -24,6 +24,7 @@ from kernelevolve_lab.proposers.chat.prices import Price
 from kernelevolve_lab.proposers.chat.purse import CapReached, Purse
 from kernelevolve_lab.proposers.chat.render import render
 from kernelevolve_lab.proposers.chat.settings import ChatSettings, check, read
+from kernelevolve_lab.proposers.chat.tools import Toolbox, specifications
 from kernelevolve_lab.records import Candidate, TargetSpec
 
 OUTAGES = 3
@@ -50,6 +51,10 @@ def language_notes(name: str, target: TargetSpec) -> LanguageNotes:
     return LanguageNotes(language.title, tag, language.binding, language.guide(), "#" if language.binding == "python" else "//")
 
 
+OVERDRAWN = 3
+"""So many calls of tools beyond what is allowed are answered with a refusal; then the reply is taken as it is."""
+
+
 class ChatProposer:
     """Writes candidates with a language model. See `proposers.base.Proposer`."""
 
@@ -63,6 +68,7 @@ class ChatProposer:
         self._purse: Purse | None = None
         self._outages = 0
         self._warned = False
+        self._tools = specifications() if settings.tools else None
         self._context_tokens = settings.context_tokens
 
     @property
@@ -96,13 +102,17 @@ class ChatProposer:
             conversation.unread = None
             if answer is None:
                 try:
-                    answer = await self._client.ask(conversation.messages, model, price=price, cap=cap, emit=request.emit)
+                    answer = await self._client.ask(
+                        conversation.messages, model, price=price, cap=cap, emit=request.emit, tools=self._tools
+                    )
                 except CapReached as error:
                     return conversation.proposal(None, None, f"the cost cap is reached: {error}", exhausted=True)
                 except ChatFailed as error:
                     return self._after_failure(error, conversation)
                 self._outages = 0
                 conversation.heard(answer)
+            if answer.tool_calls and await self._served(answer, conversation, request):
+                continue
             try:
                 candidate = self._candidate(answer, conversation.parents, request)
             except reply.ReplyProblem as problem:
@@ -114,7 +124,9 @@ class ChatProposer:
 
     async def _begin(self, request: ProposalRequest) -> Conversation:
         advice = await asyncio.to_thread(self._adviser.advise, request)
-        prompt = compose(request, self._language, advice, self._context_tokens, self._settings.tunable)
+        settings = self._settings
+        calls = settings.tool_calls if settings.tools else 0
+        prompt = compose(request, self._language, advice, self._context_tokens, tunable=settings.tunable, tool_calls=calls)
         return Conversation(request, self._model(request), [*prompt.messages])
 
     def _model(self, request: ProposalRequest) -> str:
@@ -123,6 +135,19 @@ class ChatProposer:
         if self._settings.model_choice == "bandit":
             return models.by_gain(weights, request.state, request.seed)
         return models.by_weight(weights, request.seed)
+
+    async def _served(self, answer: ChatReply, conversation: Conversation, request: ProposalRequest) -> bool:
+        """Answer the tools that a reply calls; False where the model goes on calling although it was told that no calls are left."""
+        left = self._settings.tool_calls - conversation.tool_calls
+        if not self._settings.tools or left <= -OVERDRAWN:
+            return False
+        toolbox = Toolbox(self._adviser.pages, request)
+        results = []
+        for number, call in enumerate(answer.tool_calls):
+            text = await asyncio.to_thread(toolbox.answer, call) if number < left else "No calls are left: answer now."
+            results.append({"role": "tool", "tool_call_id": call.id, "content": text})
+        conversation.answer(answer, *results)
+        return True
 
     def _candidate(self, answer: ChatReply, parents: tuple[str, ...], request: ProposalRequest) -> Candidate:
         """The candidate in a reply; raises `ReplyProblem` where there is none."""

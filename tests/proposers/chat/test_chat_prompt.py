@@ -22,7 +22,7 @@ def prompt(operator, state=None, parents=(), tokens=48_000, options=None, tunabl
     notes = language_notes("cpp", TARGET)
     asked = request(operator, state, parents=parents, **changes)
     settings = read({"model": "m", "base_url": "http://127.0.0.1:1/v1"} | (options or {}))
-    return compose(asked, notes, Adviser(settings, notes).advise(asked), tokens, tunable)
+    return compose(asked, notes, Adviser(settings, notes).advise(asked), tokens, tunable=tunable)
 
 
 def family(operator):
