@@ -3,6 +3,10 @@ import asyncio
 import pytest
 import pytest_asyncio
 
+# The plugin's fixtures for this folder alone: loaded as a plugin, its event loop would be every test's.
+from pytest_jupyter.jupyter_core import *  # noqa: F403
+from pytest_jupyter.jupyter_server import *  # noqa: F403
+
 
 @pytest_asyncio.fixture
 async def jp_asyncio_loop() -> asyncio.AbstractEventLoop:
