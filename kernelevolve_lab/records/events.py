@@ -87,6 +87,7 @@ class ModelReplied(Record):
     """A language model answered one turn of request `index`; written down at once, so that a resumed run does not pay for it again.
 
     `messages` are the messages that were sent, each as JSON; `reply` is the model's message as JSON. `parents` are the request's.
+    `purpose` is `candidate`, or `diagnosis` where the model was first asked what limits the parent.
     """
 
     kind: Literal["model_replied"] = "model_replied"
@@ -95,6 +96,7 @@ class ModelReplied(Record):
     messages: tuple[str, ...]
     reply: str
     finish_reason: str = "stop"
+    purpose: Literal["candidate", "diagnosis"] = "candidate"
     parents: tuple[str, ...] = ()
     input_tokens: int = 0
     output_tokens: int = 0

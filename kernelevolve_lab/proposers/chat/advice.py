@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernelevolve_lab.knowledge.diagnosis import Analysis, diagnose, inclinations
+from kernelevolve_lab.knowledge.diagnosis import Analysis, inclinations
 from kernelevolve_lab.knowledge.lessons import Lesson, LessonBook, most_useful
 from kernelevolve_lab.knowledge.retrieval import KnowledgeBase
 from kernelevolve_lab.proposers.base import ProposalRequest
@@ -24,11 +24,10 @@ class Adviser:
         self.pages = KnowledgeBase.load()
         self._lessons = LessonBook().all() if settings.lessons else {}
 
-    def advise(self, request: ProposalRequest, analysis: Analysis | None = None) -> Advice:
-        """Rules, diagnosis, pages and lessons for a request; what the settings switch off is empty."""
+    def advise(self, request: ProposalRequest, analysis: Analysis | None) -> Advice:
+        """Rules, diagnosis, pages and lessons for a request; what the settings switch off is empty. Without an analysis pages are found by
+        the operator alone."""
         settings, target = self._settings, request.target
-        if analysis is None and settings.diagnosis != "off":
-            analysis = diagnose(request.operator, target, request.state, request.parents)
         rules = self.pages.constraints(target.vendor, request.language)
         hits = ()
         if settings.knowledge:

@@ -62,6 +62,17 @@ class ChatReply:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Of whom and on what terms to ask: the model, its price (None: unknown), the cap on the run's money in USD (None: no cap; a cap needs
+    a price), and what is called with pieces of text as they arrive."""
+
+    model: str
+    price: Price | None = None
+    cap: float | None = None
+    emit: Callable[[str], None] = lambda text: None
+
+
 class ChatFailed(Exception):
     """No reply; `failure` says why, `usage` what was spent in trying, `partial` what had arrived."""
 
@@ -132,20 +143,12 @@ class ChatClient:
         """Release the connections."""
         await self._api.close()
 
-    async def ask(
-        self,
-        messages: list[dict[str, Any]],
-        model: str,
-        *,
-        price: Price | None,
-        cap: float | None,
-        emit: Callable[[str], None] = lambda text: None,
-        tools: list[dict[str, Any]] | None = None,
-    ) -> ChatReply:
+    async def ask(self, messages: list[dict[str, Any]], terms: Terms, tools: list[dict[str, Any]] | None = None) -> ChatReply:
         """Send messages and wait for the whole reply.
 
-        Raises `CapReached` where the worst case does not fit under `cap` (USD, None: no cap), else `ChatFailed`. A `cap` needs a `price`.
+        Raises `CapReached` where the worst case does not fit under the cap, else `ChatFailed`.
         """
+        model, price, cap, emit = terms.model, terms.price, terms.cap, terms.emit
         spent, tries, began = Usage(cost=None if price is None else 0.0), 0, time.monotonic()
         while True:
             await self._wait_for_turn(emit)

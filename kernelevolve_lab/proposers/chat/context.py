@@ -139,6 +139,14 @@ def compose(
     return Prompt(system, "\n\n".join(packed.texts.values()), parents[0].candidate.source if parents else None, packed)
 
 
+def diagnosis_parts(request: ProposalRequest, language: LanguageNotes) -> tuple[str, str, str]:
+    """Task, target and first parent as a prompt shows them at their shortest, for the diagnosis."""
+    state, operator = request.state, request.operator
+    dtypes = {case.dtype for case in operator.visible(_profile(state))}
+    parent = _parent(state.entries[request.parents[0]], "The kernel", operator, language)[0]
+    return _task(operator, state, request.target)[0], _target(request.target, dtypes)[-1], parent
+
+
 def reference_source(operator: Operator, state: RunState) -> str:
     """The reference's source as text (of a task file, the file), or empty where Python cannot find it."""
     if state.config and state.config.operator.kind == "task":

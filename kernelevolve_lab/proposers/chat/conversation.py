@@ -4,7 +4,7 @@ where the last one stopped and pays for no reply twice."""
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.proposers.chat.client import ChatReply, ToolCall, Usage
@@ -28,16 +28,19 @@ class Conversation:
     @classmethod
     def resumed(cls, request: ProposalRequest) -> Conversation | None:
         """The conversation that a killed process began for this request, or None."""
-        recorded = request.state.replies.get(request.index, ())
+        said = request.state.replies.get(request.index, ())
+        recorded = [reply for reply in said if reply.purpose == "candidate"]
         if not recorded:
             return None
         last = recorded[-1]
         conversation = cls(request, last.model, [json.loads(message) for message in last.messages])
         conversation.parents = last.parents
-        said = json.loads(last.reply)
-        calls = tuple(ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in said.get("tool_calls", ()))
-        conversation.unread = ChatReply(said.get("content") or "", last.finish_reason, Usage(), said.get("refusal") or "", calls)
-        for reply in recorded:
+        message = json.loads(last.reply)
+        calls = tuple(
+            ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())
+        )
+        conversation.unread = ChatReply(message.get("content") or "", last.finish_reason, Usage(), message.get("refusal") or "", calls)
+        for reply in request.state.replies[request.index]:
             conversation._usage += Usage(reply.input_tokens, reply.output_tokens, 0, reply.cost)
         return conversation
 
@@ -54,23 +57,10 @@ class Conversation:
     def heard(self, reply: ChatReply) -> None:
         """Write a reply down and count it."""
         self._usage += reply.usage
-        self._request.record(
-            ModelReplied(
-                index=self._request.index,
-                model=self.model,
-                messages=tuple(json.dumps(message, ensure_ascii=False) for message in self.messages),
-                reply=json.dumps(_message(reply), ensure_ascii=False),
-                finish_reason=reply.finish_reason,
-                parents=self.parents,
-                input_tokens=reply.usage.input,
-                output_tokens=reply.usage.output,
-                cost=reply.usage.cost or 0.0,
-                seconds=reply.seconds,
-            )
-        )
+        write_down(self._request, self.model, self.messages, reply, self.parents)
 
-    def lost(self, usage: Usage) -> None:
-        """Count a request that brought no reply."""
+    def spent(self, usage: Usage) -> None:
+        """Count what was spent beside the turns of this conversation."""
         self._usage += usage
 
     def answer(self, reply: ChatReply, *messages: Message) -> None:
@@ -93,6 +83,32 @@ class Conversation:
             cost=self._usage.cost or 0.0,
             exhausted=exhausted,
         )
+
+
+def write_down(
+    request: ProposalRequest,
+    model: str,
+    messages: list[Message],
+    reply: ChatReply,
+    parents: tuple[str, ...],
+    purpose: Literal["candidate", "diagnosis"] = "candidate",
+) -> None:
+    """Put a reply into the run's log."""
+    request.record(
+        ModelReplied(
+            index=request.index,
+            model=model,
+            messages=tuple(json.dumps(message, ensure_ascii=False) for message in messages),
+            reply=json.dumps(_message(reply), ensure_ascii=False),
+            finish_reason=reply.finish_reason,
+            purpose=purpose,
+            parents=parents,
+            input_tokens=reply.usage.input,
+            output_tokens=reply.usage.output,
+            cost=reply.usage.cost or 0.0,
+            seconds=reply.seconds,
+        )
+    )
 
 
 def _message(reply: ChatReply) -> Message:

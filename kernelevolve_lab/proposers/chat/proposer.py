@@ -7,19 +7,22 @@ times at most. Whatever happens is told in the `Proposal`, with what it cost.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.knowledge.diagnosis import Analysis, diagnose
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.proposers.chat import models, reply
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.budget import estimate
-from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, ChatReply, Usage
+from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, ChatReply, Terms, Usage
 from kernelevolve_lab.proposers.chat.context import LanguageNotes, compose
-from kernelevolve_lab.proposers.chat.conversation import Conversation
+from kernelevolve_lab.proposers.chat.conversation import Conversation, write_down
+from kernelevolve_lab.proposers.chat.diagnosing import question, refined
 from kernelevolve_lab.proposers.chat.prices import Price
 from kernelevolve_lab.proposers.chat.purse import CapReached, Purse
 from kernelevolve_lab.proposers.chat.render import render
@@ -84,27 +87,28 @@ class ChatProposer:
         """Ask for one candidate."""
         if carried := self._adviser.carried_over(request):
             return Proposal(carried)
-        cap = request.state.budget.cost
-        conversation = Conversation.resumed(request) or await self._begin(request)
-        model = conversation.model
-        price = self._settings.price(model)
-        if cap is not None and price is None:
+        resumed = Conversation.resumed(request)
+        model = resumed.model if resumed else self._model(request)
+        terms = Terms(model, self._settings.price(model), request.state.budget.cost, request.emit)
+        if terms.cap is not None and terms.price is None:
             reason = (
-                f"the price of '{model}' is not known, so a cost cap of {cap:g} USD cannot be kept: add it to the price file, "
+                f"the price of '{model}' is not known, so a cost cap of {terms.cap:g} USD cannot be kept: add it to the price file, "
                 "set price_input and price_output, or leave the cap out"
             )
-            return conversation.proposal(None, None, reason, exhausted=True)
+            return Proposal(None, reason, model=model, exhausted=True)
         if self._client is None:
             self._purse = Purse(request.state.cost)
             self._client = ChatClient(self._settings, self._purse, self._seed)
+        try:
+            conversation = resumed or await self._begin(request, terms)
+        except CapReached as error:
+            return Proposal(None, f"the cost cap is reached: {error}", model=model, exhausted=True)
         while True:
             answer = conversation.unread
             conversation.unread = None
             if answer is None:
                 try:
-                    answer = await self._client.ask(
-                        conversation.messages, model, price=price, cap=cap, emit=request.emit, tools=self._tools
-                    )
+                    answer = await self._client.ask(conversation.messages, terms, self._tools)
                 except CapReached as error:
                     return conversation.proposal(None, None, f"the cost cap is reached: {error}", exhausted=True)
                 except ChatFailed as error:
@@ -120,14 +124,36 @@ class ChatProposer:
                     return conversation.proposal(answer, None, str(problem))
                 conversation.answer(answer, {"role": "user", "content": render("repair", problem=str(problem))})
                 continue
-            return self._with_warning(conversation.proposal(answer, candidate), price)
+            return self._with_warning(conversation.proposal(answer, candidate), terms.price)
 
-    async def _begin(self, request: ProposalRequest) -> Conversation:
-        advice = await asyncio.to_thread(self._adviser.advise, request)
+    async def _begin(self, request: ProposalRequest, terms: Terms) -> Conversation:
+        """Diagnose, retrieve, compose."""
         settings = self._settings
+        analysis, usage = await self._analysis(request, terms)
+        advice = await asyncio.to_thread(self._adviser.advise, request, analysis)
         calls = settings.tool_calls if settings.tools else 0
         prompt = compose(request, self._language, advice, self._context_tokens, tunable=settings.tunable, tool_calls=calls)
-        return Conversation(request, self._model(request), [*prompt.messages])
+        conversation = Conversation(request, terms.model, [*prompt.messages])
+        conversation.spent(usage)
+        return conversation
+
+    async def _analysis(self, request: ProposalRequest, terms: Terms) -> tuple[Analysis | None, Usage]:
+        """The diagnosis of the first parent and what it cost; None where it is switched off. A model is asked at most once a request, and
+        where it does not answer the rules do."""
+        if self._settings.diagnosis == "off":
+            return None, Usage()
+        analysis = diagnose(request.operator, request.target, request.state, request.parents)
+        if self._settings.diagnosis == "rules" or analysis.phase == "draft":
+            return analysis, Usage()
+        for said in request.state.replies.get(request.index, ()):
+            return refined(analysis, json.loads(said.reply)["content"]), Usage(said.input_tokens, said.output_tokens, 0, said.cost)
+        messages = question(request, self._language, analysis)
+        try:
+            answer = await self._client.ask(messages, terms)
+        except ChatFailed as error:
+            return analysis, error.usage
+        write_down(request, terms.model, messages, answer, request.parents, "diagnosis")
+        return refined(analysis, answer.text), answer.usage
 
     def _model(self, request: ProposalRequest) -> str:
         """The model for a request; requests that run side by side draw with their own seeds."""
@@ -183,7 +209,7 @@ class ChatProposer:
         return replace(proposal, warning=warning)
 
     def _after_failure(self, error: ChatFailed, conversation: Conversation) -> Proposal:
-        conversation.lost(error.usage)
+        conversation.spent(error.usage)
         partial = ChatReply(error.partial, "", Usage()) if error.partial else None
         if error.failure.kind == "too_long":
             sent = sum(estimate(str(message["content"])) for message in conversation.messages)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_states import TARGET, broken, candidate, correct, request, source, state_of
 
+from kernelevolve_lab.knowledge.diagnosis import diagnose
 from kernelevolve_lab.knowledge.lessons import Gain, Lesson, LessonBook
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.budget import Section, estimate, pack
@@ -22,7 +23,8 @@ def prompt(operator, state=None, parents=(), tokens=48_000, options=None, tunabl
     notes = language_notes("cpp", TARGET)
     asked = request(operator, state, parents=parents, **changes)
     settings = read({"model": "m", "base_url": "http://127.0.0.1:1/v1"} | (options or {}))
-    return compose(asked, notes, Adviser(settings, notes).advise(asked), tokens, tunable=tunable)
+    analysis = diagnose(operator, TARGET, asked.state, parents) if settings.diagnosis != "off" else None
+    return compose(asked, notes, Adviser(settings, notes).advise(asked, analysis), tokens, tunable=tunable)
 
 
 def family(operator):
