@@ -138,9 +138,17 @@ def _environment(folder: Path) -> Environment:
 
 
 def tidy(text: str) -> str:
-    """No trailing blanks, no runs of blank lines, one newline at the end."""
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
-    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
+    """The text as a person would have written it: C++ includes gathered at the top, neighbouring unnamed namespaces joined, no trailing
+    blanks, no runs of blank lines, one newline at the end."""
+    text = "\n".join(line.rstrip() for line in text.splitlines())
+    includes = list(dict.fromkeys(re.findall(r"^#include .*$", text, re.MULTILINE)))
+    if includes:
+        own = [line for line in includes if '"' in line]
+        system = sorted(line for line in includes if '"' not in line)
+        text = re.sub(r"^#include .*\n", "", text, flags=re.MULTILINE).lstrip()
+        text = "\n".join([*own, "", *system, "", text])
+    text = re.sub(r"\n}  // namespace\s+namespace {\n", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def first_settings(template: Template, space: Space) -> list[Setting]:

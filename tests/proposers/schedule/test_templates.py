@@ -15,7 +15,7 @@ from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.languages.cpp import CPP
 from kernelevolve_lab.proposers.schedule.space import Setting, Space
-from kernelevolve_lab.proposers.schedule.templates import Template, first_settings, read, templates
+from kernelevolve_lab.proposers.schedule.templates import Template, first_settings, read, templates, tidy
 from kernelevolve_lab.targets import resolve
 
 CPU = resolve("cpu")
@@ -132,6 +132,14 @@ def test_a_bad_template_file_is_named_with_its_fault(tmp_path: Path, text: str, 
     with pytest.raises(BadInput, match=r"template cpp/broken\.cpp\.j2: ") as raised:
         read(path)
     assert part in str(raised.value)
+
+
+def test_includes_are_gathered_and_neighbouring_namespaces_joined() -> None:
+    text = '#include "kel.h"\n#include <vector>\n\n// why\n#include <bit>\n'
+    text += "namespace {\n\nint a;\n\n}  // namespace\n\n\nnamespace {\nint b;\n}  // namespace"
+    joined = "namespace {\n\nint a;\n\nint b;\n}  // namespace\n"
+    assert tidy(text) == '#include "kel.h"\n\n#include <bit>\n#include <vector>\n\n// why\n' + joined
+    assert tidy("import torch\n\n\n\nx = 1   \n") == "import torch\n\nx = 1\n"
 
 
 def test_a_new_file_is_a_new_template(tmp_path: Path) -> None:
