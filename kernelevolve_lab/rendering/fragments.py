@@ -92,7 +92,9 @@ def diagnosis_html(evaluation: Evaluation) -> str:
     parts = []
     if evaluation.reasons:
         tone = words.VERDICTS[evaluation.verdict].tone if evaluation.verdict is not Verdict.CORRECT else "warn"
-        parts.append(f"<ul class='kl-reasons kl-tone-{tone}'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>")
+        parts.append(
+            f"<ul class='kl-reasons kl-tone-{tone}'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>"
+        )
     if evaluation.flags:
         parts.append("<p>" + " ".join(f'<span class="kl-chip kl-tone-warn">{escape(flag)}</span>' for flag in evaluation.flags) + "</p>")
     if evaluation.diagnosis:

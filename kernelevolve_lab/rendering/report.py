@@ -69,7 +69,7 @@ def _row(rank: int, entry: Entry, baselines: list[str]) -> list[str]:
         f'<code>{entry.candidate.id}</code> {escape(entry.candidate.title)}<span class="kl-ci">{escape(marks)}</span>',
         fragments.verdict_html(entry),
         *(fragments.ratio_html(evaluation.ratio(b) if evaluation else None) for b in baselines),
-        escape(str(evaluation.evidence)) if evaluation else words.NO_VALUE,
+        f'<span title="{escape(words.EVIDENCE[evaluation.evidence])}">{evaluation.evidence}</span>' if evaluation else words.NO_VALUE,
         str(entry.generation),
         escape(entry.candidate.proposer),
     ]

@@ -82,17 +82,6 @@ def test_what_was_modelled_is_not_mixed_with_what_was_measured():
     assert all(p.best != 99.0 for p in info.points)
 
 
-def test_lineage_names_parents_that_are_in_the_run(state):
-    nodes = figures.lineage_info(state)
-    known = {node.who for node in nodes}
-    assert len(nodes) == len(state.entries)
-    for node in nodes:
-        assert node.parent is None or node.parent in known
-        assert set(node.others) <= known
-    assert [n.who for n in nodes if n.best] == [state.best_id]
-    assert any(node.others for node in nodes), "the script has crossovers"
-
-
 def test_a_frame_asks_for_the_best_evidence_of_a_ceiling(state):
     published = state.target.ceilings[3].model_copy(update={"value": 9e99, "evidence": Evidence.MODELLED})
     target = state.target.model_copy(update={"ceilings": (published, *state.target.ceilings)})
