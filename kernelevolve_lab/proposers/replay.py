@@ -6,10 +6,8 @@ recorded run's candidates anew, on this machine.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.operators.base import Operator
@@ -26,8 +24,6 @@ from kernelevolve_lab.records.events import (
     TargetMeasured,
 )
 from kernelevolve_lab.records.run import RunConfig
-
-BUNDLE_SUFFIX = ".kevrun"
 
 
 @dataclass
@@ -80,20 +76,17 @@ def create(operator: Operator, target: TargetSpec, language: str, options: Mappi
     return ReplayProposer(recording)
 
 
-def _log(run: str, url: str | None) -> list[Logged]:
+def _log(run: str, url: str | None) -> Sequence[Logged]:
     from kernelevolve_lab.store import Store
+    from kernelevolve_lab.store.bundle import SUFFIX, read_run
 
-    if run.endswith(BUNDLE_SUFFIX):
-        from kernelevolve_lab.store.bundle import import_run
-
-        with tempfile.TemporaryDirectory() as folder:
-            store = Store.open(f"sqlite:///{folder}/recording.db")
-            try:
-                return store.read(import_run(store, Path(run)))
-            finally:
-                store.close()
+    if run.endswith(SUFFIX):
+        return read_run(run)
     store = Store.open(url)
-    return store.read(store.find(run))
+    try:
+        return store.read(store.find(run))
+    finally:
+        store.close()
 
 
 class ReplayProposer:
