@@ -13,12 +13,53 @@ from html import escape
 from pygments import lex
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
-from pygments.token import STANDARD_TYPES, Token
+from pygments.token import STANDARD_TYPES
 from pygments.util import ClassNotFound
 
 from kernelevolve_lab.records import Diagnostic
 
 MAX_LINES = 3000
+# The kinds of token that `styles/fragments.css` gives a colour; all others stay plain text, which makes a listing half the size.
+STYLED = frozenset(
+    [
+        "k",
+        "kc",
+        "kd",
+        "kn",
+        "kp",
+        "kr",
+        "kt",
+        "ow",
+        "s",
+        "s1",
+        "s2",
+        "sb",
+        "sc",
+        "sd",
+        "se",
+        "si",
+        "sr",
+        "ss",
+        "cpf",
+        "c",
+        "c1",
+        "ch",
+        "cm",
+        "cs",
+        "m",
+        "mb",
+        "mf",
+        "mh",
+        "mi",
+        "mo",
+        "il",
+        "nf",
+        "nc",
+        "nd",
+        "fm",
+        "cp",
+    ]
+)
 _LEXERS = {"cpp": "cpp", "mtia_cpp": "cpp", "cuda": "cuda", "hip": "cuda", "triton": "python", "cute": "python", "flydsl": "python"}
 
 
@@ -41,7 +82,7 @@ def highlight_lines(source: str, language: str) -> list[str]:
     for kind, text in lex("\n".join(split_lines(source)), _lexer(language)):
         while kind not in STANDARD_TYPES:
             kind = kind.parent
-        name = "" if kind is Token.Text or kind is Token.Text.Whitespace else STANDARD_TYPES[kind]
+        name = STANDARD_TYPES[kind] if STANDARD_TYPES[kind] in STYLED else ""
         for number, piece in enumerate(text.split("\n")):
             if number:
                 lines.append([])

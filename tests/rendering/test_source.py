@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelevolve_lab.records import Diagnostic
-from kernelevolve_lab.rendering.source import diff_html, highlight_lines, source_html, split_lines
+from kernelevolve_lab.rendering.report import stylesheet
+from kernelevolve_lab.rendering.source import STYLED, diff_html, highlight_lines, source_html, split_lines
 
 TAG = re.compile(r"<[^>]*>")
 NASTY = "<script>alert('x')</script>\n</td></table><img src=x onerror=alert(1)> & \"q\"\n"
@@ -73,3 +74,10 @@ def test_equal_runs_fold_and_open_without_scripts():
 
 def test_the_same_source_says_so():
     assert "the same source" in diff_html("int a;", "int a;", "cpp", ("a", "b"))
+
+
+def test_what_is_marked_has_a_colour_and_the_other_way_round():
+    styles = stylesheet("fragments")
+    rules = re.findall(r"\.kl-code (?::is\(([^)]*)\)|(\.\w+)) \{ color", styles)
+    coloured = {name.strip().lstrip(".") for group in rules for name in "".join(group).split(",")}
+    assert coloured == set(STYLED)
