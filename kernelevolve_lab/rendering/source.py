@@ -20,46 +20,10 @@ from kernelevolve_lab.records import Diagnostic
 
 MAX_LINES = 3000
 # The kinds of token that `styles/fragments.css` gives a colour; all others stay plain text, which makes a listing half the size.
-STYLED = frozenset(
-    [
-        "k",
-        "kc",
-        "kd",
-        "kn",
-        "kp",
-        "kr",
-        "kt",
-        "ow",
-        "s",
-        "s1",
-        "s2",
-        "sb",
-        "sc",
-        "sd",
-        "se",
-        "si",
-        "sr",
-        "ss",
-        "cpf",
-        "c",
-        "c1",
-        "ch",
-        "cm",
-        "cs",
-        "m",
-        "mb",
-        "mf",
-        "mh",
-        "mi",
-        "mo",
-        "il",
-        "nf",
-        "nc",
-        "nd",
-        "fm",
-        "cp",
-    ]
-)
+STYLED = frozenset((
+    "k", "kc", "kd", "kn", "kp", "kr", "kt", "ow", "s", "s1", "s2", "sb", "sc", "sd", "se", "si", "sr", "ss", "cpf", "c", "c1", "ch", "cm",
+    "cs", "m", "mb", "mf", "mh", "mi", "mo", "il", "nf", "nc", "nd", "fm", "cp",
+))  # fmt: skip
 _LEXERS = {"cpp": "cpp", "mtia_cpp": "cpp", "cuda": "cuda", "hip": "cuda", "triton": "python", "cute": "python", "flydsl": "python"}
 
 
