@@ -30,6 +30,7 @@ VERDICTS = {
 }
 JUDGING = Look("◐", "judging", "busy")
 QUEUED = Look("·", "queued", "quiet")
+DROPPED = Look("–", "dropped", "quiet")
 
 EVIDENCE = {
     Evidence.MEASURED: "ran on the target's own hardware",
@@ -45,7 +46,9 @@ def look(entry: Entry) -> Look:
     """The look of a candidate: its verdict, or where it stands on the way there."""
     if entry.evaluation is not None:
         return VERDICTS[entry.evaluation.verdict]
-    return JUDGING if entry.judging else QUEUED
+    if entry.judging:
+        return JUDGING
+    return DROPPED if entry.banned else QUEUED
 
 
 def times(value: float | None) -> str:

@@ -1,5 +1,7 @@
 """Numbers as text."""
 
+from dataclasses import replace
+
 import pytest
 import synthetic_stream as synthetic
 
@@ -53,3 +55,10 @@ def test_headline_carries_intervals_and_evidence():
     assert line.endswith("(measured)")
     failed = next(e for e in state.entries.values() if not e.correct)
     assert failed.evaluation.reasons[0] in words.headline(failed.evaluation)
+
+
+def test_what_waits_says_whether_it_will_be_judged():
+    entry = next(iter(synthetic.folded(upto=6).state.entries.values()))
+    assert words.look(entry).word == "queued"
+    assert words.look(replace(entry, judging=True)).word == "judging"
+    assert words.look(replace(entry, banned=True)).word == "dropped"
