@@ -17,8 +17,8 @@ from kernelevolve_lab.records.run_state import Entry, RunState
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """One judged candidate of the run `state`, on its way out; `imported` says that the run came from a file, so that its texts are somebody
-    else's."""
+    """One judged candidate of the run `state`, on its way out; `imported` says that the run came from a file, so that it is somebody else's
+    text."""
 
     entry: Entry
     state: RunState

@@ -279,12 +279,13 @@ class Judge:
             works.not_compiled = "torch.compile is no baseline here (switched off in the settings)"
             return
         why = ""
-        with self._lock.measuring():
-            for case in works.description.cases:
-                drawn = works.pool.check(case, case.distribution)
+        for case in works.description.cases:
+            drawn = works.pool.check(case, case.distribution)
+            with self._lock.building():
                 why = works.reference.compile(drawn)
-                if why:
-                    break
+            if why:
+                break
+            with self._lock.measuring():
                 works.baselines[case.name] = {COMPILED: time_baseline(works.reference, [drawn], COMPILED), **works.baselines[case.name]}
         if why:
             for times in works.baselines.values():
@@ -311,7 +312,6 @@ class Judge:
         return Trial(bench, lambda: self._session(works, build), final, cancelled)
 
     def _session(self, works: _Works, build: Build) -> Session:
-        arenas = works.arenas.fit(works.arena_size)
         assert build.artifact is not None
         worker = NativeWorker(
             build_host(self.cache),
@@ -321,7 +321,7 @@ class Judge:
             load_seconds=self.settings.load_seconds,
             confined=self.confined,
         )
-        return Session(worker, arenas)
+        return Session(worker, works.arenas, works.arena_size)
 
     def _evaluation(
         self, candidate: Candidate, build: Build, began: float, trial: Trial | None, verdict: Verdict, reasons: tuple[str, ...], final: bool

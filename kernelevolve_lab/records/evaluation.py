@@ -159,3 +159,8 @@ class Evaluation(Record):
     def fitness(self) -> float:
         """What the search maximises: the main speedup, 0 unless correct (PAPER section 3.1: F = 0 on any failure)."""
         return self.speedup.value if self.speedup is not None else 0.0
+
+    @property
+    def wrong_elsewhere(self) -> bool:
+        """Whether it failed a held-out case, though it is right on the visible ones."""
+        return any(result.case.held_out and result.verdict is not Verdict.CORRECT for result in self.cases)

@@ -192,8 +192,9 @@ _EVIDENCE_RANK = {evidence: rank for rank, evidence in enumerate(reversed(Eviden
 
 
 def _better(entry: Entry, best: Entry | None) -> bool:
-    """Better evidence wins whatever the numbers say: a modelled time is never weighed against a measured one."""
-    if not entry.correct or entry.banned or entry.fitness <= 0.0:
+    """Better evidence wins whatever the numbers say: a modelled time is never weighed against a measured one. A kernel that is right on the
+    visible shapes alone is never the best."""
+    if not entry.correct or entry.banned or entry.fitness <= 0.0 or entry.evaluation.wrong_elsewhere:
         return False
     if best is None:
         return True

@@ -5,7 +5,19 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernelevolve_lab.records import Budget, Candidate, Evaluation, Evidence, OperatorRef, Ratio, RunConfig, Verdict, events
+from kernelevolve_lab.records import (
+    Budget,
+    Candidate,
+    Case,
+    CaseResult,
+    Evaluation,
+    Evidence,
+    OperatorRef,
+    Ratio,
+    RunConfig,
+    Verdict,
+    events,
+)
 from kernelevolve_lab.records.events import Logged
 from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import LOG_LINES, RunFold, RunState, Status
@@ -234,6 +246,15 @@ def test_a_finalist_measured_lower_gives_the_lead_back() -> None:
     log.say(3, events.EvaluationFinished(evaluation=evaluation(second, 1.5, final=True)))
     assert log.state.best_id == first
     assert log.state.judged == 2
+
+
+def test_a_kernel_that_is_wrong_elsewhere_is_never_the_best() -> None:
+    log = Log()
+    sound = log.judge(1, 1, 1.5)
+    fast = log.judge(2, 2, 9.0)
+    result = CaseResult(case=Case(name="odd", sizes={}, held_out=True), verdict=Verdict.INCORRECT, reason="wrong")
+    log.say(3, events.EvaluationFinished(evaluation=evaluation(fast, 9.0).model_copy(update={"cases": (result,)})))
+    assert log.state.best_id == sound
 
 
 def test_a_modelled_time_leads_only_until_something_was_measured() -> None:
