@@ -36,16 +36,31 @@ class Arenas:
 class Session:
     """A candidate at work. Arenas are numbered 0 and 1."""
 
-    def __init__(self, worker: NativeWorker, arenas: list[tuple[Arena, int]]):
+    def __init__(self, worker: NativeWorker, arenas: Arenas, size: int):
         self.worker = worker
-        self.arenas = [arena for arena, _ in arenas]
-        for arena in self.arenas:
-            arena.clear()
-        self.shown = [number for _, number in arenas]
         self.seen: set[int] = set()
-        self._arena_regions = [worker.map(arena.fd, arena.size, writable=True)[0] for arena in self.arenas]
+        self._lender = arenas
         self._input_regions: dict[int, tuple[int, int]] = {}
         self._workloads: dict[tuple[int, int], int] = {}
+        self._borrow(size)
+
+    def _borrow(self, size: int) -> None:
+        lent = self._lender.fit(size)
+        self.arenas = [arena for arena, _ in lent]
+        for arena in self.arenas:
+            arena.clear()
+        self.shown = [number for _, number in lent]
+        self._arena_regions = [self.worker.map(arena.fd, arena.size, writable=True)[0] for arena in self.arenas]
+
+    def make_room(self, drawn: InputSet) -> None:
+        """See to it that the set's outputs fit: how large they are may depend on the data, and so on the distribution."""
+        if drawn.arena_size <= self.arenas[0].size:
+            return
+        while self._workloads:
+            self.worker.undefine(self._workloads.popitem()[1])
+        for region in self._arena_regions:
+            self.worker.unmap(region)
+        self._borrow(drawn.arena_size)
 
     def workload(self, drawn: InputSet, arena: int) -> int:
         """The call with that set's inputs and outputs in that arena."""

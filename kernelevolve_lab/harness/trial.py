@@ -137,6 +137,7 @@ class Trial:
         if self.cancelled():
             raise Cancelled
         drawn = self.bench.pool.check(case, distribution)
+        session.make_room(drawn)
         checked = check(session, self.bench.reference, drawn, self._timeout(case), self.bench.rng, twice)
         self._estimates[case.name] = checked.seconds
         if not checked.deterministic:
