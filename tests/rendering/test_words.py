@@ -58,7 +58,7 @@ def test_headline_carries_intervals_and_evidence():
 
 
 def test_what_waits_says_whether_it_will_be_judged():
-    entry = next(iter(synthetic.folded(upto=6).state.entries.values()))
+    entry = next(iter(synthetic.folded(upto=7).state.entries.values()))
     assert words.look(entry).word == "queued"
     assert words.look(replace(entry, judging=True)).word == "judging"
     assert words.look(replace(entry, banned=True)).word == "dropped"
