@@ -91,6 +91,19 @@ def test_module_runs_alone_and_passes_its_self_test(tmp_path: Path) -> None:
     assert "odd: right, largest error" in ran.stdout
 
 
+def test_module_can_be_loaded_from_its_path(tmp_path: Path) -> None:
+    (path,) = module.export(request(tmp_path))
+    code = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("winner", "{path}")
+winner = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(winner)
+assert winner.self_test()
+"""
+    ran = run_alone(path, code, tmp_path / "cache")
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_module_takes_the_reference_for_what_it_was_not_judged_on(tmp_path: Path) -> None:
     (path,) = module.export(request(tmp_path))
     code = f"""

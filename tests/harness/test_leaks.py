@@ -94,9 +94,9 @@ def test_a_hundred_evaluations_leave_nothing_behind(tmp_path):
             assert judged("timed_out") == "timed_out"
         gc.collect()
         assert len(_children()) == open_processes
-        assert _descriptors() == open_descriptors
+        assert not _descriptors() - open_descriptors
         assert _resident_mb() < resident + 30
     gc.collect()
     assert _children() == processes
-    assert _descriptors() == before
+    assert not _descriptors() - before
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(("build-", "ready-", "tmp"))]
