@@ -6,7 +6,7 @@ from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.operators.base import Operator, Work
 from kernelevolve_lab.records import Case
 
-FAST = JudgeSettings(compiled=False, case_seconds=0.1, call_seconds=2.0, max_rounds=15, final_case_seconds=0.3)
+FAST = JudgeSettings(compiled=False, case_seconds=0.1, call_seconds=2.0, max_rounds=15, final_case_seconds=3.0)
 
 HEAD = '#include "kel.h"\n#include <cmath>\n'
 KERNEL = 'extern "C" void kernel(const kel::Tensor* in, kel::Tensor* out, kel::Stream stream) {\n'
