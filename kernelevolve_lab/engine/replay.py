@@ -9,8 +9,9 @@ import time
 from kernelevolve_lab.engine.handle import RunHandle
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.records.events import Logged, RunStarted
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Command
-from kernelevolve_lab.records.run_state import RunFold, RunState, Status
+from kernelevolve_lab.records.run_state import RunState, Status
 
 LONGEST_PAUSE = 20.0
 """Seconds of the run's own time to which a longer silence (a pause, a night between two drives) is cut."""

@@ -1,7 +1,7 @@
 """Everything that happens in a run, as events; the log of them is the run.
 
 Events are facts in the past tense. A `Logged` event carries the sequence number that the store gave it. The fold over them is
-`records.run_state.RunState`, the only reading of a log that the loop, the widgets, the command line and the extension use.
+`records.fold.RunFold`, the only reading of a log that the loop, the widgets, the command line and the extension use.
 """
 
 from typing import Annotated, Literal

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.records.base import Record
 from kernelevolve_lab.records.events import Logged, RunStarted
-from kernelevolve_lab.records.run_state import RunFold
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.store.payload import decode, digest_of, references
 from kernelevolve_lab.store.store import Store
 

@@ -18,7 +18,8 @@ from kernelevolve_lab.errors import StoreError, UnknownName
 from kernelevolve_lab.paths import default_store_url
 from kernelevolve_lab.records import RunConfig
 from kernelevolve_lab.records.events import Event, Logged, RunEnded, RunStarted
-from kernelevolve_lab.records.run_state import RunFold, RunState
+from kernelevolve_lab.records.fold import RunFold
+from kernelevolve_lab.records.run_state import RunState
 from kernelevolve_lab.store.connect import connect
 from kernelevolve_lab.store.lease import Lease, is_live
 from kernelevolve_lab.store.payload import decode, digest_of, encode, references

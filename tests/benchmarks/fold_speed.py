@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from kernelevolve_lab.records import Candidate, Evaluation, Evidence, OperatorRef, Ratio, RunConfig, Verdict, events
-from kernelevolve_lab.records.run_state import RunFold
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.store import Store
 
 

@@ -15,8 +15,9 @@ from kernelevolve_lab.engine.policies.greedy import Greedy
 from kernelevolve_lab.engine.policies.mcts import Mcts
 from kernelevolve_lab.records import Candidate, Evaluation, Evidence, Ratio, Verdict, events
 from kernelevolve_lab.records.events import Logged
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Pin, Reject
-from kernelevolve_lab.records.run_state import RunFold, RunState
+from kernelevolve_lab.records.run_state import RunState
 
 POLICIES = [Greedy(), Evolutionary(), Mcts()]
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)

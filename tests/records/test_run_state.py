@@ -19,8 +19,9 @@ from kernelevolve_lab.records import (
     events,
 )
 from kernelevolve_lab.records.events import Logged
+from kernelevolve_lab.records.fold import LOG_LINES, RunFold
 from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
-from kernelevolve_lab.records.run_state import LOG_LINES, RunFold, RunState, Status
+from kernelevolve_lab.records.run_state import RunState, Status
 
 CONFIG = RunConfig(
     operator=OperatorRef(kind="registered", name="op", text="op"), target="cpu", language="cpp", budget=Budget(candidates=10, seconds=60)

@@ -23,7 +23,8 @@ from kernelevolve_lab.records import (
     Verdict,
 )
 from kernelevolve_lab.records.events import CandidateProposed, EvaluationFinished, Logged, RunStarted, SteeringAccepted
-from kernelevolve_lab.records.run_state import RunFold, RunState
+from kernelevolve_lab.records.fold import RunFold
+from kernelevolve_lab.records.run_state import RunState
 
 TARGET = TargetSpec(
     name="cpu",

@@ -10,8 +10,9 @@ import synthetic_stream as synthetic
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.records.events import Event, Logged, RunEnded, SteeringAccepted, SteeringApplied
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
-from kernelevolve_lab.records.run_state import RunFold, RunState, Status
+from kernelevolve_lab.records.run_state import RunState, Status
 
 
 class FakeHandle:

@@ -44,7 +44,7 @@ from kernelevolve_lab.records.events import (
     RunStarted,
     TargetMeasured,
 )
-from kernelevolve_lab.records.run_state import RunFold
+from kernelevolve_lab.records.fold import RunFold
 
 RUN = "synthetic-0001"
 START = 1_800_000_000.0

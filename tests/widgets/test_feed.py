@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernelevolve_lab.records.events import SteeringAccepted
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Pin, Reject
-from kernelevolve_lab.records.run_state import RunFold
 from kernelevolve_lab.rendering.figures import roofline_frame
 from kernelevolve_lab.widgets.feed import Feed, row
 

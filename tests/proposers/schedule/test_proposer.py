@@ -16,8 +16,8 @@ from kernelevolve_lab.proposers.schedule import create
 from kernelevolve_lab.proposers.schedule.proposer import Schedule
 from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Ratio, RunConfig, TargetSpec
 from kernelevolve_lab.records import events as ev
+from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Reject
-from kernelevolve_lab.records.run_state import RunFold
 from kernelevolve_lab.targets import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
