@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--seed", type=int, default=0, metavar="N")
     search.add_argument("--profile", choices=("laptop", "gpu"), default="laptop", help="size profile of the cases")
     search.add_argument("--unsandboxed", action="store_true", help="run without the sandbox: only for code that you trust")
+    _add_options(search)
     search.add_argument("--store", metavar="URL")
     search.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
 
@@ -105,6 +106,44 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--operator", metavar="NAME")
     task.add_argument("--task", type=Path, metavar="FILE", help="a KernelBench task file (Model, get_inputs, get_init_inputs)")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "options of the proposer", "Stored with the run, so keys are none of them: OPENAI_API_KEY holds the key of proposer 'chat'."
+    )
+    group.add_argument("--model", help="the model, or several with weights: 'big*1, small*3'")
+    group.add_argument("--base-url", metavar="URL", help="any endpoint that speaks OpenAI's chat-completions format")
+    group.add_argument("--concurrency", type=int, metavar="N", help="requests in flight at once")
+    group.add_argument("--prices", type=Path, metavar="FILE", help="a price file (TOML), instead of <data folder>/prices.toml")
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any option of the proposer, as often as needed; for chat e.g. knowledge=false, diagnosis=off, lessons=false, tools=true",
+    )
+
+
+def _proposer_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What was asked of the proposer. A value is a number or true or false where it reads as one, else text."""
+    given = {"model": options.model, "base_url": options.base_url, "concurrency": options.concurrency}
+    if options.prices is not None:
+        given["prices"] = str(options.prices.resolve())
+    for text in options.option:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise BadInput(f"The option '{name}' has no value; write it as --option NAME=VALUE.")
+        given[name.strip()] = _scalar(value.strip())
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _scalar(text: str) -> bool | int | float | str:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def _say(text: str) -> None:
@@ -232,6 +271,7 @@ def _search(options: argparse.Namespace) -> None:
         profile=options.profile,
         unsandboxed=options.unsandboxed,
         store=options.store,
+        **_proposer_options(options),
     )
     _follow(run, options)
 

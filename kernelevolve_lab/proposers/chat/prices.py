@@ -42,11 +42,12 @@ def user_file() -> Path:
     return Path(os.environ.get("KERNELEVOLVE_PRICES") or paths.data_dir() / "prices.toml")
 
 
-def price_of(model: str, base_url: str) -> Price | None:
-    """The price of a model at an endpoint; free on this machine unless the file names the model, None where nobody knows."""
+def price_of(model: str, base_url: str, named: str = "") -> Price | None:
+    """The price of a model at an endpoint, by the file `named` (default: the person's own) and the shipped one; free on this machine unless
+    a file names the model, None where nobody knows."""
     shipped = _read(resources.files(__package__).joinpath("prices.toml").read_text("utf-8"), "prices.toml")
-    own = user_file()
-    mine = _read_file(str(own), own.stat().st_mtime_ns) if own.is_file() else {}
+    own = Path(named) if named else user_file()
+    mine = read_file(own) if named or own.is_file() else {}
     for name in _names(model):
         if name in mine or name in shipped:
             return mine.get(name) or shipped[name]
@@ -69,12 +70,17 @@ def _names(model: str) -> list[str]:
     return [model, bare, _DATE.sub("", model), _DATE.sub("", bare)]
 
 
+def read_file(path: str | Path) -> dict[str, Price]:
+    """The prices in a file, read again when it changes; raises `BadInput` where it cannot be read or is not a price file."""
+    try:
+        return _read_file(str(path), Path(path).stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The price file {path} cannot be read: {error}. Mend it, or name another.") from None
+
+
 @lru_cache(maxsize=8)
 def _read_file(path: str, changed: int) -> dict[str, Price]:
-    try:
-        return _read(Path(path).read_text("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"The price file {path} cannot be read: {error}. Mend it or remove it.") from None
+    return _read(Path(path).read_text("utf-8"), path)
 
 
 def _read(text: str, where: str) -> dict[str, Price]:

@@ -28,9 +28,10 @@ class ChatSettings(BaseModel):
 
     `context_tokens` bounds the prompt and `max_output_tokens` the reply (reasoning included). `silence_seconds` is how long an endpoint may
     send nothing, `request_seconds` how long one request may take altogether, `retries` how often a failed one is sent again, `repairs` how
-    often an unusable reply is sent back with the reason. `tunable` invites the model to declare constants to be tuned. `price_input` and
-    `price_output` (USD per million tokens) override the price file. `knowledge`, `lessons` and `diagnosis` can be switched off, to see what
-    they are good for. `tools` lets the model call tools, at most `tool_calls` times for one candidate.
+    often an unusable reply is sent back with the reason. `tunable` invites the model to declare constants to be tuned. `prices` is the path
+    of a price file; `price_input` and `price_output` (USD per million tokens) override what any file says. `knowledge`, `lessons` and
+    `diagnosis` can be switched off, to see what they are good for. `tools` lets the model call tools, at most `tool_calls` times for one
+    candidate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -47,6 +48,7 @@ class ChatSettings(BaseModel):
     repairs: int = Field(1, ge=0, le=5)
     silence_seconds: float = Field(300.0, gt=0)
     request_seconds: float = Field(1_200.0, gt=0)
+    prices: str = ""
     price_input: float | None = Field(None, ge=0)
     price_output: float | None = Field(None, ge=0)
     knowledge: bool = True
@@ -60,7 +62,7 @@ class ChatSettings(BaseModel):
         """What that model costs here, or None where it is not known."""
         if self.price_input is not None and self.price_output is not None:
             return prices.Price(self.price_input, self.price_output)
-        return prices.price_of(model, self.base_url)
+        return prices.price_of(model, self.base_url, self.prices)
 
     @property
     def models(self) -> dict[str, float]:
@@ -125,6 +127,8 @@ def read(options: Mapping[str, object]) -> ChatSettings:
     if not settings.model:
         raise BadInput(f"No model is named for {parts.hostname}: set KERNELEVOLVE_MODEL, or give the option 'model'.")
     _ = settings.models
+    if settings.prices:
+        prices.read_file(settings.prices)
     return settings
 
 
