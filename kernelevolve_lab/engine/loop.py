@@ -119,19 +119,20 @@ class SearchLoop:
 
     async def _prepare(self) -> None:
         config, services = self._log.state.config, self._services
-        self._phase("measuring the machine")
-        target = await self._step(self._judge_lane.run(services.measure_target, config.target, self._progress))
-        self._log.append(TargetMeasured(target=target))
         self._phase("starting the judge")
-        opening = self._bench.open(services.make_judge(config, target), self._progress)
-        operator = await self._step(self._build_lane.run(services.load_operator, config))
-        self._operator = operator
-        proposer = await self._step(self._build_lane.run(services.make_proposer, config, operator, target))
-        policy = services.make_policy(config)
-        self._asking = Asking(self._log, config, operator, target, proposer, policy, self._lookahead)
+        judge = services.make_judge(config, services.resolve_target(config.target))
+        opening = self._bench.open(judge, self._progress)
+        self._operator = operator = await self._step(self._build_lane.run(services.load_operator, config))
         await self._step(opening)
         self._phase("timing PyTorch")
         self._log.append(BaselinesMeasured(baselines=await self._step(self._bench.measure_eager())))
+        # On a new machine this takes a while; by now there is something to look at.
+        self._phase("measuring the machine")
+        target = judge.target = await self._step(self._judge_lane.run(services.measure_target, judge.target, self._progress))
+        self._log.append(TargetMeasured(target=target))
+        proposer = await self._step(self._build_lane.run(services.make_proposer, config, operator, target))
+        policy = services.make_policy(config)
+        self._asking = Asking(self._log, config, operator, target, proposer, policy, self._lookahead)
         self._phase("compiling the baseline, first candidates are being written")
         self._bench.compile_baseline()
 
@@ -146,11 +147,13 @@ class SearchLoop:
                 compiling, phase = False, now
                 self._phase(phase)
             if state.status is not Status.PAUSED:
+                hearing = self._bench.hear_appeal(state, lambda target: self._services.make_judge(state.config, target))
                 if spent is None:
                     self._asking.start(state)
                     self._bench.build_ahead(waiting(state))
-                    self._bench.judge_next(waiting(state))
-                elif not self._bench.judge_finalist(state):
+                    if not hearing:
+                        self._bench.judge_next(waiting(state))
+                elif not hearing and not self._bench.judge_finalist(state):
                     return spent
             await self._wait(self._bench.tasks | self._asking.tasks)
 

@@ -18,6 +18,7 @@ class RecordedJudge:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+        self.target = recording.target
         self.baseline_note = "the recording has none"
 
     def open(self, progress: Callable[[str], None]) -> None:
@@ -55,7 +56,8 @@ def recorded_services(recording: Recording, services: Services | None = None) ->
     """Services whose judge, target and proposer are the recording's, and that learn nothing; the others stay those of `services`."""
     return replace(
         services or Services(),
-        measure_target=lambda name, progress: recording.target,
+        resolve_target=lambda name: recording.target,
+        measure_target=lambda target, progress: target,
         make_judge=lambda config, target: RecordedJudge(recording),
         make_proposer=lambda config, operator, target: ReplayProposer(recording),
         learn=lambda state, operator: [],

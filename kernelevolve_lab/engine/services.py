@@ -18,7 +18,9 @@ from kernelevolve_lab.records.run_state import RunState
 
 class Judge(Protocol):
     """The part of `harness.judge.Judge` that a search uses; every method blocks. `build` may be called from several threads at once, the
-    others from one at a time."""
+    others from one at a time. `target` may be replaced between evaluations, by the same with ceilings that were measured meanwhile."""
+
+    target: TargetSpec
 
     @property
     def baseline_note(self) -> str:
@@ -48,11 +50,17 @@ def _load_operator(config: RunConfig) -> Operator:
     return load(config.operator)
 
 
-def _measure_target(name: str, progress: Callable[[str], None]) -> TargetSpec:
-    from kernelevolve_lab.paths import cache_dir
-    from kernelevolve_lab.targets import measure, resolve
+def _resolve_target(name: str) -> TargetSpec:
+    from kernelevolve_lab.targets import resolve
 
-    return measure(resolve(name), cache_dir(), progress=progress)
+    return resolve(name)
+
+
+def _measure_target(target: TargetSpec, progress: Callable[[str], None]) -> TargetSpec:
+    from kernelevolve_lab.paths import cache_dir
+    from kernelevolve_lab.targets import measure
+
+    return measure(target, cache_dir(), progress=progress)
 
 
 def _make_judge(config: RunConfig, target: TargetSpec) -> Judge:
@@ -81,7 +89,8 @@ class Services:
     are the real ones. All may block."""
 
     load_operator: Callable[[RunConfig], Operator] = _load_operator
-    measure_target: Callable[[str, Callable[[str], None]], TargetSpec] = _measure_target
+    resolve_target: Callable[[str], TargetSpec] = _resolve_target
+    measure_target: Callable[[TargetSpec, Callable[[str], None]], TargetSpec] = _measure_target
     make_judge: Callable[[RunConfig, TargetSpec], Judge] = _make_judge
     make_proposer: Callable[[RunConfig, Operator, TargetSpec], Proposer] = _make_proposer
     make_policy: Callable[[RunConfig], Policy] = _make_policy

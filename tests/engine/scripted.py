@@ -61,6 +61,7 @@ class ScriptedJudge:
 
     def __init__(self, take: float = 0.0) -> None:
         self.take = take
+        self.target = TARGET
         self.judged: list[str] = []
         self.finals: list[str] = []
         self.opened = self.closed = False
@@ -147,7 +148,8 @@ def services(judge: ScriptedJudge | None = None, proposer: ScriptedProposer | No
     judge, proposer = judge or ScriptedJudge(), proposer or ScriptedProposer()
     return Services(
         load_operator=lambda ref: OPERATOR,
-        measure_target=lambda name, progress: TARGET,
+        resolve_target=lambda name: TARGET,
+        measure_target=lambda target, progress: target,
         make_judge=lambda config, target: judge,
         make_proposer=lambda config, operator, target: proposer,
         make_policy=lambda config: policy or Greedy(),

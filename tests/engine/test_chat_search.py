@@ -61,6 +61,7 @@ def chat_services(judge: ScriptedJudge | None = None, **settings) -> Services:
     scripted = services(judge)
     return Services(
         load_operator=scripted.load_operator,
+        resolve_target=scripted.resolve_target,
         measure_target=scripted.measure_target,
         make_judge=scripted.make_judge,
         make_proposer=make,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from kernelevolve_lab.targets.base import Progress
 SOURCE = Path(__file__).with_name("cpu_ceilings.cpp")
 
 MIB = 1 << 20
+PROGRESS_SECONDS = 1.0
 
 # dtype and unit -> the feature of /proc/cpuinfo without which there is nothing to measure ("" where every CPU has it).
 COMPUTE = {
@@ -132,10 +134,13 @@ def _measure(spec: TargetSpec, compiler: str, plan: Plan, progress: Progress) ->
             raise LabError(
                 f"The program that measures this CPU's ceilings does not build with {compiler}: {last}. Try another compiler in CXX."
             )
-        found = []
+        found, told = [], 0.0
         for line in _lines([str(program), str(plan.rounds), str(plan.milliseconds), *(test.argument() for test in tests)]):
             result = json.loads(line)
             found.append(result)
+            if time.monotonic() < told + PROGRESS_SECONDS:
+                continue
+            told = time.monotonic()
             threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
             name = f"{result['name']} {result['pattern']}"
             progress(f"measuring what this CPU can do at most: {name}, {threads} ({len(found)} of {plan.rounds * len(tests)})")
