@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from kernelevolve_lab.languages.process import Sandbox
-from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
+from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec, TensorSpec
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Shapes and dtypes of one call's inputs, in the operator's order, for languages that compile per shape.
+
+    The other fields say how a `ModelNew` is built and called, as `operators.base.ModuleSpec` does: constructor arguments (plain Python
+    data), how many of the inputs are arguments of the call (the rest are the module's state; None: all are arguments), and values inserted
+    among them by position.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    init_inputs: tuple[object, ...] = ()
+    arguments: int | None = None
+    constants: Mapping[int, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Language(Protocol):
     """One language, registered in the entry-point group `kernelevolve_lab.languages`.
 
     `binding` says how a worker calls the artifact: `native` (`extern "C" kernel` of a shared library, through `kel.h`) or `python` (a
-    module with `kernel` or `ModelNew`). `suffix` is the file suffix, `lexer` what Pygments calls the language.
+    module with `kernel` or `ModelNew`, which must be loaded under the name `candidate`). `suffix` is the file suffix, `lexer` what Pygments calls the language.
     """
 
     name: str
@@ -45,10 +61,21 @@ class Language(Protocol):
     def toolchain(self) -> dict[str, str]:
         """Compilers and versions found; raises `MissingTool` with the way out when the language cannot be built here."""
 
-    def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
-        """Compile one source, never run it; builds are cached under `cache` by content, flags and toolchain, and safe in parallel.
+    def build(
+        self,
+        source: str,
+        target: TargetSpec,
+        cache: Path,
+        timeout: float = 60.0,
+        *,
+        sandbox: Sandbox | None = None,
+        workloads: Sequence[Workload] = (),
+    ) -> Build:
+        """Compile one source; nothing of it runs in this process. Builds are cached under `cache` by content, flags and toolchain, and
+        are safe in parallel.
 
-        `sandbox` confines the compiler: it turns a command, and the folder that must stay writable, into the command to run.
+        `sandbox` confines the compiler: it turns a command, and the folder that must stay writable, into the command to run. `workloads`
+        are the visible cases, for languages that compile kernels for the shapes they are launched on; the others ignore them.
         """
 
     def guide(self) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.languages import diagnostics, static_metrics
-from kernelevolve_lab.languages.base import Build
+from kernelevolve_lab.languages.base import Build, Workload
 from kernelevolve_lab.languages.process import Finished, Sandbox, run
 from kernelevolve_lab.languages.toolchain import Compiler, cpu_identity, find_compiler
 from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
@@ -84,7 +84,16 @@ class Cpp:
         parts = (source, *self.flags(compiler, target), compiler.path, compiler.version, _header_hash(), cpu_identity(), LAYOUT)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
-    def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
+    def build(
+        self,
+        source: str,
+        target: TargetSpec,
+        cache: Path,
+        timeout: float = 60.0,
+        *,
+        sandbox: Sandbox | None = None,
+        workloads: Sequence[Workload] = (),
+    ) -> Build:
         """Compile one source; never runs it.
 
         A failed build is an ordinary outcome (`Build.ok` is False, with at least one error among the diagnostics). Raises `MissingTool`
