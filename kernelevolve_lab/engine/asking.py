@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kernelevolve_lab.engine.budget import room
+from kernelevolve_lab.engine.live import open_board
 from kernelevolve_lab.engine.log import RunLog, generation, waiting
 from kernelevolve_lab.engine.policies.base import Choice, Policy
 from kernelevolve_lab.errors import LabError
@@ -47,6 +48,7 @@ class Asking:
         self._fruitless = self._errors = 0
         self._not_before = 0.0
         self._attempts: Counter[int] = Counter()
+        self._board = open_board(log.run)
         self.dry = ""
 
     @property
@@ -80,6 +82,7 @@ class Asking:
             parents=choice.parents,
             memory=choice.memory,
             pending=tuple(entry.id for entry in waiting(state)),
+            emit=self._board.begin(index, choice.parents),
             record=self._log.append,
         )
         task = asyncio.get_running_loop().create_task(self._proposer.propose(request))
@@ -99,6 +102,7 @@ class Asking:
         """Write down the answers that have come."""
         for task in [task for task in self._in_flight if task.done()]:
             item = self._in_flight.pop(task)
+            self._board.end(item.request.index)
             error = asyncio.CancelledError("it was cancelled") if task.cancelled() else task.exception()
             proposal = Proposal(None, reason=_said(error)) if error else task.result()
             self._errors = self._errors + 1 if error else 0
@@ -148,8 +152,9 @@ class Asking:
 
     async def close(self) -> None:
         """Take back what is still asked, and let the proposer go; one that cannot be let go of in time is left behind with a note."""
-        for task in self._in_flight:
+        for task, item in self._in_flight.items():
             task.cancel()
+            self._board.end(item.request.index)
         closing = asyncio.get_running_loop().create_task(self._proposer.close())
         done, _ = await asyncio.wait({*self._in_flight, closing}, timeout=CLOSING_SECONDS)
         for task in done:

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from kernelevolve_lab import registry
-from kernelevolve_lab.engine import budget
+from kernelevolve_lab.engine import budget, live
 from kernelevolve_lab.engine.driver import Driver
+from kernelevolve_lab.engine.live import Writing
 from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import BadInput, LabError, UnknownName
 from kernelevolve_lab.records import candidate_id
@@ -74,6 +75,11 @@ class RunHandle:
     def error(self) -> LabError | None:
         """Why this process could not drive the run further although its log does not say so, None otherwise."""
         return self._driver.error if self._driver else None
+
+    @property
+    def writing(self) -> tuple[Writing, ...]:
+        """Replies of models that are arriving just now; empty where another process drives the run."""
+        return live.writing(self.id)
 
     def events(self, after: int = 0) -> list[Logged]:
         """The run's log above a sequence number."""

@@ -7,6 +7,7 @@ import threading
 import time
 
 from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.live import Writing
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.records.events import Logged, RunStarted
 from kernelevolve_lab.records.fold import RunFold
@@ -82,6 +83,11 @@ class Replay(RunHandle):
         """How much of the run is shown, 0 to 1, in its own time."""
         with self._changed:
             return min(1.0, self._position / self._due[-1]) if self._due and self._due[-1] > 0 else 1.0
+
+    @property
+    def writing(self) -> tuple[Writing, ...]:
+        """Nothing: how a reply arrived is not recorded."""
+        return ()
 
     def events(self, after: int = 0) -> list[Logged]:
         """The events that are shown so far, above a sequence number."""

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from kernelevolve_lab.widgets.pump import PERIOD, Pump
 PANELS = ("header", "leaderboard", "charts", "inspector", "steering", "log")
 IDLE_PERIOD = 1.0
 UNHEARD_FIRST, UNHEARD_SLOWEST = 0.5, 16.0
+WRITING_PERIOD, WRITING_REQUESTS, WRITING_CHARACTERS = 0.5, 6, 400
 _log = logging.getLogger(__name__)
 
 
@@ -100,6 +101,8 @@ class RunView(anywidget.AnyWidget):
         self._period = period
         self._asked_at = 0.0
         self._standing = ""
+        self._writing: tuple[Any, ...] = ()
+        self._write_again = 0.0
         self._pump = Pump(self, type(self)._tick, period)
         this = weakref.ref(self)
         self.on_msg(lambda _, content, __: (view := this()) is not None and view._receive(content))
@@ -144,6 +147,7 @@ class RunView(anywidget.AnyWidget):
             state = self.state
             if whole or (self._known and (self._view_count != 0 or self._unheard_until)):
                 self._tell(state, whole)
+                self._tell_writing(whole)
             self._keep_report(state)
             self._pump.base = self._period if state.status in (Status.RUNNING, Status.PAUSED) else max(self._period, IDLE_PERIOD)
             self._stale = ""
@@ -167,6 +171,17 @@ class RunView(anywidget.AnyWidget):
             self._sent += 1
             self._known = True
             self.send({"t": "update", "n": self._sent, "now": time.time(), "exports": self._exports(), **message})
+
+    def _tell_writing(self, whole: bool) -> None:
+        """What models are writing just now, at most twice a second; in messages of their own, because nothing depends on it."""
+        writing = getattr(self._handle, "writing", ())
+        if not whole and (writing == self._writing or time.monotonic() < self._write_again):
+            return
+        if writing or self._writing:
+            shown = writing[:WRITING_REQUESTS]
+            items = [asdict(reply) | {"text": reply.text[-WRITING_CHARACTERS:]} for reply in shown]
+            self.send({"t": "writing", "items": items, "more": len(writing) - len(items)})
+        self._writing, self._write_again = writing, time.monotonic() + WRITING_PERIOD
 
     def _exports(self) -> list[str]:
         """The formats that the shown run can be exported in."""

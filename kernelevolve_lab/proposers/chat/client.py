@@ -24,6 +24,7 @@ from kernelevolve_lab.proposers.chat.settings import ChatSettings, key_for
 MAX_REPLY_BYTES = 1_000_000
 LONGEST_WAIT = 300.0
 _PER_MESSAGE = 64
+MASK = "[key]"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,29 @@ class _Arriving:
             raise ReplyTooLong(f"the reply passed {MAX_REPLY_BYTES // 1000} kB and was dropped")
 
 
+class Masked:
+    """Passes pieces of text on without a secret that may lie across several of them."""
+
+    def __init__(self, emit: Callable[[str], None], secret: str) -> None:
+        self._emit, self._secret = emit, secret
+        self._held = ""
+
+    def __call__(self, piece: str) -> None:
+        text = self._held + piece
+        if self._secret:
+            text = text.replace(self._secret, MASK)
+        begun = next((n for n in range(min(len(text), len(self._secret) - 1), 0, -1) if self._secret.startswith(text[-n:])), 0)
+        self._held = text[len(text) - begun :]
+        if begun < len(text):
+            self._emit(text[: len(text) - begun])
+
+    def flush(self) -> None:
+        """Pass on what was held back because the secret might have begun there."""
+        if self._held:
+            self._emit(self._held)
+        self._held = ""
+
+
 class ChatClient:
     """A connection to one endpoint, shared by all requests of a run; used from one event loop."""
 
@@ -157,7 +181,7 @@ class ChatClient:
                 arriving = _Arriving()
                 try:
                     async with asyncio.timeout(self._settings.request_seconds):
-                        await self._stream(arriving, messages, model, tools, emit)
+                        await self._stream(arriving, messages, model, tools, Masked(emit, self._secret))
                     used = self._count(arriving, worst, price)
                     failure = None
                 except asyncio.CancelledError:
@@ -185,14 +209,13 @@ class ChatClient:
             self._delay(failure, tries, spent, text)
             emit(f"\n[{failure.sentence}; trying again]\n")
 
-    async def _stream(
-        self, arriving: _Arriving, messages: list[dict], model: str, tools: list[dict] | None, emit: Callable[[str], None]
-    ) -> None:
+    async def _stream(self, arriving: _Arriving, messages: list[dict], model: str, tools: list[dict] | None, emit: Masked) -> None:
         stream = await self._api.chat.completions.create(model=model, messages=messages, stream=True, **self._parameters(tools))
         try:
             async for chunk in stream:
                 arriving.absorb(chunk, emit)
         finally:
+            emit.flush()
             await stream.close()
         if not arriving.chunks:
             raise Garbled("no event of a completion in the reply")
@@ -253,10 +276,15 @@ class ChatClient:
             return ""
         return f". It offers: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}" if names else ""
 
+    @property
+    def _secret(self) -> str:
+        """The key, where it is one that must not be seen; else empty."""
+        key = self._key.get_secret_value()
+        return key if len(key) >= 8 and key != "none-needed" else ""
+
     def _redact(self, text: str) -> str:
         """The text without the key, should a server echo it."""
-        key = self._key.get_secret_value()
-        return text.replace(key, "[key]") if len(key) >= 8 and key != "none-needed" else text
+        return text.replace(self._secret, MASK) if self._secret else text
 
     def _without_key(self, failure: Failure) -> Failure:
         return replace(failure, sentence=self._redact(failure.sentence))
