@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kernelevolve_lab.engine.appeal import first_appeal, heard, judge_again
 from kernelevolve_lab.engine.lanes import Lane
 from kernelevolve_lab.engine.log import RunLog
 from kernelevolve_lab.engine.services import Judge
 from kernelevolve_lab.errors import LabError, NothingJudged
 from kernelevolve_lab.languages.base import Build
-from kernelevolve_lab.records import Candidate, Evaluation, Evidence, RunConfig, Verdict
+from kernelevolve_lab.records import Candidate, Evaluation, Evidence, RunConfig, TargetSpec, Verdict
 from kernelevolve_lab.records.events import BaselinesMeasured, EvaluationFinished, EvaluationStarted, Noted
-from kernelevolve_lab.records.run_state import Entry, RunState
+from kernelevolve_lab.records.run_state import Entry, Request, RunState
 
 FINALISTS = 3
 MOST_FINALS = 2 * FINALISTS
@@ -29,6 +30,7 @@ class _Judging:
     final: bool
     future: asyncio.Future
     cancelled: threading.Event
+    appeal: Request | None = None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -127,6 +129,18 @@ class Bench:
         self._take_up(due[0].candidate, None, final=True)
         return True
 
+    def hear_appeal(self, state: RunState, make_judge: Callable[[RunConfig, TargetSpec], Judge]) -> bool:
+        """Take up the oldest appeal, with a judge of its own; return whether there is one, or something being judged."""
+        request = first_appeal(state)
+        if request is None or self.busy:
+            return self.judging or request is not None
+        candidate = state.entries[request.command.candidate].candidate
+        self._log.append(EvaluationStarted(candidate=candidate.id))
+        cancelled, target = threading.Event(), self._judge.target
+        future = self._judge_lane.run(judge_again, lambda: make_judge(self._config, target), candidate, cancelled.is_set)
+        self._judging = _Judging(candidate, True, future, cancelled, appeal=request)
+        return True
+
     def _take_up(self, candidate: Candidate, build: asyncio.Future | None, *, final: bool) -> None:
         started = EvaluationStarted(candidate=candidate.id)
         if not self._log.decide(lambda state: [] if state.entries[candidate.id].banned else [started]):
@@ -138,7 +152,7 @@ class Bench:
 
     def drop_banned(self, state: RunState) -> None:
         """Cancel the evaluation of a candidate that was rejected, or that descends from one."""
-        if self._judging and state.entries[self._judging.candidate.id].banned:
+        if self._judging and not self._judging.appeal and state.entries[self._judging.candidate.id].banned:
             self._judging.cancelled.set()
 
     def cancel(self) -> None:
@@ -165,6 +179,9 @@ class Bench:
         error = judging.future.exception()
         evaluation = self._failed(judging.candidate, error) if error else judging.future.result()
         if judging.cancelled.is_set() and evaluation.verdict is Verdict.INFRA_ERROR:
+            return
+        if judging.appeal is not None:
+            self._log.append(*heard(self._log.state, judging.appeal, evaluation))
             return
         if self._log.state.entries[judging.candidate.id].banned:
             return

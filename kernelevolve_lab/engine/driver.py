@@ -5,6 +5,8 @@ import atexit
 import threading
 import weakref
 
+from kernelevolve_lab.engine.appeal import first_appeal
+from kernelevolve_lab.engine.hearing import Hearing
 from kernelevolve_lab.engine.loop import Interrupted, SearchLoop
 from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import LabError
@@ -18,20 +20,21 @@ _live: "weakref.WeakSet[Driver]" = weakref.WeakSet()
 
 
 class Driver:
-    """Drives a run in a daemon thread with an event loop of its own, under the store's lease.
+    """Drives a run in a daemon thread with an event loop of its own, under the store's lease; with `hearing` it only hears the
+    appeals of a run that has ended.
 
     The lease is taken at once, so `RunBusy` reaches the caller. An interpreter that exits lets go of the run, which stays resumable.
     `error` is why driving failed without the run's log saying so (the store cannot be written), None otherwise.
     """
 
-    def __init__(self, store: Store, run: str, services: Services, *, resumed: str | None = None) -> None:
+    def __init__(self, store: Store, run: str, services: Services, *, resumed: str | None = None, hearing: bool = False) -> None:
         self._store, self._run, self._services = store, run, services
         self._lease = store.drive(run)
         self.error: LabError | None = None
         try:
             if resumed is not None:
                 store.append(run, RunResumed(reason=resumed))
-            self._loop = SearchLoop(store, self._lease, services)
+            self._loop: SearchLoop | Hearing = (Hearing if hearing else SearchLoop)(store, self._lease, services)
         except BaseException:
             self._lease.release()
             raise
@@ -60,10 +63,13 @@ class Driver:
         try:
             while True:
                 asyncio.run(self._loop.run())
-                if not self._extended_too_late():
+                if self._extended_too_late():
+                    self._store.append(self._run, RunResumed(reason="The budget was extended."))
+                    self._loop = SearchLoop(self._store, self._lease, self._services)
+                elif first_appeal(self._store.state(self._run)) is not None:
+                    self._loop = Hearing(self._store, self._lease, self._services)
+                else:
                     return
-                self._store.append(self._run, RunResumed(reason="The budget was extended."))
-                self._loop = SearchLoop(self._store, self._lease, self._services)
         except Interrupted:
             return
         except LabError as error:

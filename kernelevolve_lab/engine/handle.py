@@ -15,9 +15,9 @@ from kernelevolve_lab.engine.driver import Driver
 from kernelevolve_lab.engine.live import Writing
 from kernelevolve_lab.engine.services import Services
 from kernelevolve_lab.errors import BadInput, LabError, UnknownName
-from kernelevolve_lab.records import candidate_id
+from kernelevolve_lab.records import Flag, candidate_id
 from kernelevolve_lab.records.events import Logged, SteeringAccepted, SteeringApplied
-from kernelevolve_lab.records.run import Branch, Command, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
+from kernelevolve_lab.records.run import Appeal, Branch, Command, Enqueue, Extend, Hint, Overrule, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import Entry, RunState, Status
 from kernelevolve_lab.store import Store
 
@@ -168,6 +168,34 @@ class RunHandle:
         self._needs_driver("expand it")
         self._steer(Branch(candidate=entry.id))
 
+    def appeal(self, candidate: str, reason: str) -> None:
+        """Have a judged candidate judged again from scratch: by fresh processes, on inputs from fresh seeds, as long as a finalist. All its
+        verdicts stay in `Entry.history`. In a run that has ended, a thread of this process does it and the run stays ended."""
+        entry = self.candidate(candidate)
+        if not str(reason).strip():
+            raise BadInput("An appeal needs a reason: it stands in the history of the verdict.")
+        if entry.evaluation is None:
+            raise BadInput(f"{entry.id} has not been judged yet, so there is no verdict to appeal against.")
+        with self._lock:
+            if self.state.status is Status.ENDED and not self.is_driven:
+                self._refuse_foreign_code()
+            self._steer(Appeal(candidate=entry.id, reason=_text(reason)))
+            if self.state.status is Status.ENDED and not self.is_driven:
+                self._driver = Driver(self.store, self.id, self._services, hearing=True)
+
+    def overrule(self, candidate: str, flag: str, reason: str) -> None:
+        """Say that a flag of a correct candidate does not count, and why. The flag stays in sight as overruled by a person; a verdict
+        cannot be overruled, only appealed against."""
+        entry = self.candidate(candidate)
+        flags = [str(known) for known in entry.evaluation.flags] if entry.evaluation else []
+        if not entry.correct:
+            raise BadInput(f"{entry.id} is not judged correct, and no person can make it so; appeal against the verdict instead.")
+        if flag not in flags:
+            raise BadInput(f"{entry.id} carries no flag '{flag}'; its flags: {', '.join(flags) or 'none'}.")
+        if not str(reason).strip():
+            raise BadInput("Overruling a flag needs a reason: it is shown beside the flag.")
+        self._steer(Overrule(candidate=entry.id, flag=Flag(flag), reason=_text(reason)))
+
     def pause(self) -> None:
         """Finish the evaluation in progress, then wait; the run's clock stands meanwhile."""
         self._needs_live("pause")
@@ -204,7 +232,7 @@ class RunHandle:
 
     def _steer(self, command: Command) -> None:
         accepted = self.store.append(self.id, SteeringAccepted(command=command))
-        if isinstance(command, Reject | Pin | Hint) and self.state.status is Status.ENDED:
+        if isinstance(command, Reject | Pin | Hint | Overrule) and self.state.status is Status.ENDED:
             self.store.append(self.id, SteeringApplied(request=accepted.seq, note="The run has ended; this stands in its record."))
         if self._driver is not None:
             self._driver.wake()
@@ -225,13 +253,16 @@ class RunHandle:
         spent = budget.spent(state, time.time()) or budget.out_of_money(state)
         if state.outcome == "finished" and spent:
             raise BadInput(f"Run {self.id} has used up its budget ({spent}); extend it: run.extend(candidates=50).")
-        config = state.config
+        self._refuse_foreign_code()
+        self._driver = Driver(self.store, self.id, self._services, resumed=reason)
+
+    def _refuse_foreign_code(self) -> None:
+        config = self.state.config
         if self.store.is_imported(self.id) and (config.operator.kind != "registered" or config.unsandboxed):
             raise BadInput(
-                f"Run {self.id} came from a file and brings code of its own to run outside the sandbox, so it cannot be resumed here; "
+                f"Run {self.id} came from a file and brings code of its own to run outside the sandbox, so nothing is judged in it here; "
                 "start a run of your own on its operator."
             )
-        self._driver = Driver(self.store, self.id, self._services, resumed=reason)
 
     def _drive(self) -> None:
         """Begin to drive a new run."""

@@ -147,7 +147,7 @@ class SearchLoop:
                 compiling, phase = False, now
                 self._phase(phase)
             if state.status is not Status.PAUSED:
-                hearing = self._bench.hear_appeal(state, lambda target: self._services.make_judge(state.config, target))
+                hearing = self._bench.hear_appeal(state, self._services.make_judge)
                 if spent is None:
                     self._asking.start(state)
                     self._bench.build_ahead(waiting(state))

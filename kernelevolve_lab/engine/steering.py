@@ -9,8 +9,10 @@ from kernelevolve_lab.engine.log import RunLog, generation
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.records import Candidate
 from kernelevolve_lab.records.events import CandidateProposed, Event, SteeringApplied
-from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
+from kernelevolve_lab.records.run import Appeal, Branch, Enqueue, Extend, Hint, Overrule, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import Request, RunState
+
+UNHEARD = "The run was stopped before it was judged again; the verdict stands, and can be appealed against anew."
 
 
 class Steering:
@@ -51,12 +53,21 @@ class Steering:
                 if entry is not None and not entry.banned:
                     return None
                 note = f"{parent} cannot be expanded: {'it was rejected' if entry else 'it is not in this run'}."
+            case Appeal(candidate=named):
+                entry = state.entries.get(named)
+                if entry is not None and entry.evaluation is not None:
+                    return None
+                note = f"There is no verdict on {named} to appeal against."
+            case Overrule(flag=flag):
+                note = f"The flag '{flag}' stands as overruled by a person; the verdict is what it was."
             case Pause():
                 note = "Nothing is being judged now."
             case Resume():
                 note = "The search goes on."
             case Stop():
                 self.stopping = True
+                unheard = [pending for pending in state.pending_requests if isinstance(pending.command, Appeal)]
+                more = [SteeringApplied(request=appeal.seq, note=UNHEARD) for appeal in unheard]
                 self._bench.cancel()
                 note = "Stopping."
             case Extend():

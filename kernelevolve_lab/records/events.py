@@ -127,10 +127,12 @@ class EvaluationStarted(Record):
 
 
 class EvaluationFinished(Record):
-    """The judge's finding; a later one for the same candidate (a re-measured finalist) replaces the earlier."""
+    """The judge's finding; a later one for the same candidate replaces the earlier as the one that counts: a finalist measured again, or,
+    where `appeal` is the sequence number of the command that asked for it, a candidate judged again from scratch."""
 
     kind: Literal["evaluation_finished"] = "evaluation_finished"
     evaluation: Evaluation
+    appeal: int | None = None
 
 
 class SteeringAccepted(Record):

@@ -16,18 +16,8 @@ from types import MappingProxyType
 
 from kernelevolve_lab.records import events
 from kernelevolve_lab.records.hardware import Evidence
-from kernelevolve_lab.records.run import (
-    Branch,
-    Enqueue,
-    Extend,
-    Hint,
-    Pause,
-    Pin,
-    Reject,
-    Resume,
-    Stop,
-)
-from kernelevolve_lab.records.run_state import Entry, LogLine, Request, RunState, Status
+from kernelevolve_lab.records.run import Appeal, Branch, Enqueue, Extend, Hint, Overrule, Pause, Pin, Reject, Resume, Stop
+from kernelevolve_lab.records.run_state import Entry, Judgement, LogLine, Occasion, Overruling, Request, RunState, Status
 
 LOG_LINES = 500
 RECENT_FAILURES = 10
@@ -186,7 +176,8 @@ class RunFold:
     def _evaluation_finished(self, logged: events.Logged, event: events.EvaluationFinished) -> None:
         evaluation = event.evaluation
         before = self._entries[evaluation.candidate]
-        entry = replace(before, evaluation=evaluation, judging=False, judged_at=logged.time)
+        judgement = self._judgement(logged, event, before)
+        entry = replace(before, evaluation=evaluation, judging=False, judged_at=logged.time, history=(*before.history, judgement))
         self._entries[evaluation.candidate] = entry
         if before.evaluation is None:
             self._set(judged=self._state.judged + 1)
@@ -198,6 +189,14 @@ class RunFold:
             self._say(logged, f"New best: {evaluation.candidate}, {entry.fitness:.2f}x over {evaluation.speedup.baseline}.")
         elif before.evaluation is None:
             self._set(since_best=self._state.since_best + 1)
+
+    def _judgement(self, logged: events.Logged, event: events.EvaluationFinished, before: Entry) -> Judgement:
+        """The verdict as it stands in the candidate's history."""
+        if event.appeal is None:
+            return Judgement(event.evaluation, logged.time, Occasion.FINALIST if before.evaluation else Occasion.PROPOSED)
+        request = self._requests.get(event.appeal)
+        reason = request.command.reason if request and isinstance(request.command, Appeal) else ""
+        return Judgement(event.evaluation, logged.time, Occasion.APPEAL, reason)
 
     def _elect(self) -> None:
         best: Entry | None = None
@@ -231,8 +230,20 @@ class RunFold:
                     self._say(logged, "Going on.")
             case Extend():
                 self._set(budget=self._state.budget.extended(command), since_best=0)
+            case Appeal():
+                self._say(logged, f"Appeal against the verdict on {command.candidate}: {command.reason}")
+            case Overrule():
+                self._overrule(logged, command)
             case Enqueue() | Branch() | Stop():
                 pass
+
+    def _overrule(self, logged: events.Logged, command: Overrule) -> None:
+        entry = self._entries.get(command.candidate)
+        if entry is not None:
+            others = tuple(said for said in entry.overrulings if said.flag is not command.flag)
+            said = Overruling(command.flag, command.reason, logged.time)
+            self._entries[command.candidate] = replace(entry, overrulings=(*others, said))
+        self._say(logged, f"The flag '{command.flag}' of {command.candidate} was overruled by a person: {command.reason}")
 
     def _ban(self, rejected: str) -> None:
         """Ban a rejected candidate and all that descends from it, and elect the best of the others."""
@@ -248,6 +259,8 @@ class RunFold:
         request = self._requests.get(event.request)
         if request is not None:
             self._requests[event.request] = replace(request, note=event.note)
+            if isinstance(request.command, Appeal) and request.command.candidate in self._entries:
+                self._entries[request.command.candidate] = replace(self._entries[request.command.candidate], judging=False)
             if self._state.status is not Status.ENDED:
                 match request.command:
                     case Pause():

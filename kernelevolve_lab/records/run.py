@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from kernelevolve_lab.records.base import Record
 from kernelevolve_lab.records.case import Profile, Scalar
+from kernelevolve_lab.records.evaluation import Flag
 from kernelevolve_lab.records.operator_ref import OperatorRef
 
 
@@ -96,4 +97,23 @@ class Extend(Record):
     cost: NonNegativeFloat = 0.0
 
 
-Command = Annotated[Reject | Pin | Hint | Enqueue | Branch | Pause | Resume | Stop | Extend, Field(discriminator="command")]
+class Appeal(Record):
+    """Have a judged candidate judged again from scratch; every verdict stays in the record."""
+
+    command: Literal["appeal"] = "appeal"
+    candidate: str
+    reason: str
+
+
+class Overrule(Record):
+    """A person looked into a flag of a correct candidate and says why it does not count; the flag and the verdict stay as they are."""
+
+    command: Literal["overrule"] = "overrule"
+    candidate: str
+    flag: Flag
+    reason: str
+
+
+Command = Annotated[
+    Reject | Pin | Hint | Enqueue | Branch | Pause | Resume | Stop | Extend | Appeal | Overrule, Field(discriminator="command")
+]

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from kernelevolve_lab.records import events
 from kernelevolve_lab.records.candidate import Candidate
-from kernelevolve_lab.records.evaluation import Evaluation, Verdict
+from kernelevolve_lab.records.evaluation import Evaluation, Flag, Verdict
 from kernelevolve_lab.records.hardware import Evidence, TargetSpec
 from kernelevolve_lab.records.run import Budget, RunConfig
 
@@ -21,10 +21,40 @@ class Status(StrEnum):
     ENDED = "ended"
 
 
+class Occasion(StrEnum):
+    """Why a candidate was judged."""
+
+    PROPOSED = "proposed"
+    FINALIST = "finalist"
+    APPEAL = "appeal"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One verdict in the history of a candidate: what was found, `at` which time (seconds since the epoch), on which occasion; `reason` is
+    what the person who appealed said."""
+
+    evaluation: Evaluation
+    at: float
+    occasion: Occasion
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Overruling:
+    """A person's word, `at` that time, that a flag of the judge does not count, and why."""
+
+    flag: Flag
+    reason: str
+    at: float
+
+
 @dataclass(frozen=True)
 class Entry:
     """One candidate in a run. `order` counts from 1; `index` is the request that it answers (None: a person enqueued it); `rejected` is the
-    person's reason (None: not rejected), `banned` whether it or an ancestor was rejected, so that nothing may descend from it."""
+    person's reason (None: not rejected), `banned` whether it or an ancestor was rejected, so that nothing may descend from it.
+    `evaluation` is the verdict that counts, the last of `history`; `overrulings` are what people said about its flags, one for each flag
+    at the most."""
 
     candidate: Candidate
     order: int
@@ -41,6 +71,8 @@ class Entry:
     cost: float = 0.0
     proposed_at: float = 0.0
     judged_at: float = 0.0
+    history: tuple[Judgement, ...] = ()
+    overrulings: tuple[Overruling, ...] = ()
 
     @property
     def id(self) -> str:
@@ -57,6 +89,10 @@ class Entry:
     @property
     def correct(self) -> bool:
         return self.evaluation is not None and self.evaluation.verdict is Verdict.CORRECT
+
+    def overruling(self, flag: Flag) -> Overruling | None:
+        """What a person said against this flag, or None."""
+        return next((said for said in self.overrulings if said.flag is flag), None)
 
 
 @dataclass(frozen=True)
