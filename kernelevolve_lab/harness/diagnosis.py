@@ -99,4 +99,4 @@ def _summary(bound: str, result: CaseResult) -> str:
 
 
 def _is_memory(name: str) -> bool:
-    return name in ("dram", "hbm", "lpddr") or (name[:1] == "l" and name[1:].isdigit())
+    return name in ("dram", "gddr", "hbm", "lpddr") or (name[:1] == "l" and name[1:].isdigit())

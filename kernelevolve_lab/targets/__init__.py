@@ -18,13 +18,16 @@ def names() -> tuple[str, ...]:
 def resolve(name: str) -> TargetSpec:
     """The specification of a target, with what is detected about this machine; measures nothing.
 
-    Raises `UnknownName` with near names when there is no such target.
+    A family's bare name (`nvidia`) is the first of its targets that this machine has. Raises `UnknownName` with near names when there is
+    no such target.
     """
     family = name.partition(":")[0]
     if family in registry.names("targets"):
         found: TargetFamily = registry.load("targets", family)
         if name in found.names():
             return found.spec(name)
+        if name == family and hasattr(found, "here"):
+            return found.spec(found.here())
     known = names()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}."

@@ -13,7 +13,8 @@ Progress = Callable[[str], None]
 class TargetFamily(Protocol):
     """The targets of one vendor; a module with these three functions is one.
 
-    The entry point's name is the part of the target's name before the colon: `nvidia` holds `nvidia:h100`, `cpu` holds `cpu`.
+    The entry point's name is the part of the target's name before the colon: `nvidia` holds `nvidia:h100`, `cpu` holds `cpu`. A family
+    with a function `here() -> str`, the full name of the target that this machine has, may be named without a colon.
     """
 
     def names(self) -> tuple[str, ...]:

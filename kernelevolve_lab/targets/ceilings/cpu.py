@@ -1,6 +1,5 @@
 """Measures what this CPU can do at most, with a C++ program of its own (`cpu_ceilings.cpp`), and keeps the result per host."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +7,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from kernelevolve_lab import registry
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.records import CacheLevel, Ceiling, Evidence, TargetSpec
 from kernelevolve_lab.targets.base import Progress
+from kernelevolve_lab.targets.ceilings import kept
 
 SOURCE = Path(__file__).with_name("cpu_ceilings.cpp")
 
@@ -67,11 +66,11 @@ def measure(spec: TargetSpec, cache: Path, refresh: bool = False, progress: Prog
     progress = progress or (lambda text: None)
     tools = registry.load("languages", "cpp").toolchain()
     file = cache / "ceilings" / f"{_key(spec, tools['compiler'], plan)}.json"
-    with _alone(file.parent):
-        found = None if refresh else _read(file)
+    with kept.alone(file.parent):
+        found = None if refresh else kept.read(file)
         if found is None:
             found = _measure(spec, tools["compiler_path"], plan, progress)
-            _write(file, found)
+            kept.write(file, found)
     return _apply(spec, found, plan)
 
 
@@ -235,25 +234,3 @@ def _size(count: int) -> str:
 def _key(spec: TargetSpec, compiler: str, plan: Plan) -> str:
     hardware = spec.model_dump_json(exclude={"ceilings", "facts"})
     return hashlib.sha256("\0".join((hardware, compiler, repr(plan), SOURCE.read_text())).encode()).hexdigest()[:24]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One measurement at a time on this host: two would disturb each other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _read(file: Path) -> list[dict] | None:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write(file: Path, found: list[dict]) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(found))
-    os.replace(temporary, file)
