@@ -22,11 +22,13 @@ from kernelevolve_lab.harness.diagnosis import diagnose
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
 from kernelevolve_lab.harness.pool import InputPool
+from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote
 from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed, task_cache
 from kernelevolve_lab.harness.session import Arenas, Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import time_baseline
 from kernelevolve_lab.harness.trial import Bench, Trial
+from kernelevolve_lab.harness.workers import Worker
 from kernelevolve_lab.languages.base import Build, Language
 from kernelevolve_lab.records import (
     Candidate,
@@ -68,6 +70,7 @@ class _Works:
     evaluations: int = 0
     degenerate: str = ""
     not_compiled: str | None = None
+    zygote: Zygote | None = None
 
     @property
     def visible(self) -> tuple[Case, ...]:
@@ -78,6 +81,8 @@ class _Works:
         return tuple(case for case in self.description.cases if case.held_out)
 
     def close(self) -> None:
+        if self.zygote is not None:
+            self.zygote.close()
         self.reference.close()
         self.pool.close()
         self.arenas.close()
@@ -186,8 +191,6 @@ class Judge:
         language: Language = registry.load("languages", name)
         if not language.supports(self.target):
             raise BadInput(f"The language '{name}' does not serve the target '{self.target.name}'.")
-        if language.binding != "native":
-            raise BadInput(f"The judge runs compiled kernels only, and '{name}' is bound through Python; choose another language.")
         return language
 
     def build(self, candidate: Candidate) -> Build:
@@ -222,7 +225,7 @@ class Judge:
                     self._compile(works)
                     if final:
                         works.pool.renew()
-                    trial = self._trial(works, build, final, cancelled)
+                    trial = self._trial(works, build, self.language(candidate.language), final, cancelled)
                     trial.run()
                     works.evaluations += 1
                     if works.evaluations % self.settings.refresh_every == 0:
@@ -293,7 +296,7 @@ class Judge:
                 times.pop(COMPILED, None)
         works.not_compiled = f"torch.compile is no baseline here ({why})" if why else ""
 
-    def _trial(self, works: _Works, build: Build, final: bool, cancelled: Callable[[], bool]) -> Trial:
+    def _trial(self, works: _Works, build: Build, language: Language, final: bool, cancelled: Callable[[], bool]) -> Trial:
         bench = Bench(
             reference=works.reference,
             pool=works.pool,
@@ -310,18 +313,18 @@ class Judge:
             threads=self.threads,
             rng=self._rng,
         )
-        return Trial(bench, lambda: self._session(works, build), final, cancelled)
+        return Trial(bench, lambda: self._session(works, build, language), final, cancelled)
 
-    def _session(self, works: _Works, build: Build) -> Session:
+    def _session(self, works: _Works, build: Build, language: Language) -> Session:
         assert build.artifact is not None
-        worker = NativeWorker(
-            build_host(self.cache),
-            build.artifact,
-            threads=self.threads,
-            heap_bytes=self.settings.heap_bytes,
-            load_seconds=self.settings.load_seconds,
-            confined=self.confined,
-        )
+        limits = {"threads": self.threads, "heap_bytes": self.settings.heap_bytes, "load_seconds": self.settings.load_seconds}
+        worker: Worker
+        if language.binding == "python":
+            if works.zygote is None or not works.zygote.alive:
+                works.zygote = Zygote("cpu", threads=self.threads, confined=self.confined)
+            worker = PythonWorker(works.zygote, build.artifact.read_bytes(), **limits)
+        else:
+            worker = NativeWorker(build_host(self.cache), build.artifact, confined=self.confined, **limits)
         return Session(worker, works.arenas, works.arena_size)
 
     def _evaluation(

@@ -8,8 +8,6 @@ import itertools
 import mmap
 import os
 import secrets
-import shutil
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,13 +16,10 @@ from typing import Any
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import channel, memory, sandbox
-from kernelevolve_lab.harness.native import thread_environment
-from kernelevolve_lab.harness.worker import WorkerProcess
+from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.languages.abi import ITEMSIZE
 from kernelevolve_lab.operators.base import Tolerance, Work
 from kernelevolve_lab.records import Case, ErrorStats, OperatorRef, Profile, TensorSpec
-
-_BOOT = "import sys; sys.path[:0] = {paths!r}; sys.argv = {argv!r}; from kernelevolve_lab.harness.reference_worker import main; main()"
 
 
 class ReferenceFailed(Exception):
@@ -106,25 +101,8 @@ class Reference:
         ours.watch_peer()
         inductor = cache / "inductor"
         inductor.mkdir(parents=True, exist_ok=True)
-        compiler = shutil.which("g++") or ""
-        environment = {
-            **thread_environment(threads),
-            # Freed memory stays with the process: a baseline that returned its outputs to the kernel after each call would pay for page
-            # faults in the next one, which candidates, whose outputs are allocated once, do not.
-            "MALLOC_MMAP_MAX_": "0",
-            "MALLOC_TRIM_THRESHOLD_": str(64 << 30),
-            "MALLOC_TOP_PAD_": str(64 << 20),
-            "TORCHINDUCTOR_CACHE_DIR": str(inductor),
-            "TORCHINDUCTOR_COMPILE_THREADS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": "/tmp",
-            "USER": "kel",
-            "LC_ALL": "C.UTF-8",
-            "PATH": os.pathsep.join([os.path.dirname(compiler), os.defpath] if compiler else [os.defpath]),
-        }
-        paths = [str(Path(__file__).parent.parent.parent), *(p for p in sys.path if "site-packages" in p)]
-        boot = _BOOT.format(paths=paths, argv=["reference_worker", str(theirs.fileno()), str(threads)])
-        argv = [sys.executable, "-I", "-c", boot]
+        environment = {**python_environment(threads), "TORCHINDUCTOR_CACHE_DIR": str(inductor), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        argv = python_command("reference_worker", (str(theirs.fileno()), str(threads)))
         confinement = None
         if confined:
             confinement = sandbox.Confinement(
@@ -206,14 +184,16 @@ class Reference:
         arena: int,
         poison: dict[int, bytes] | None,
         places: Sequence[memory.Placed] | None = None,
+        sampled: bool = False,
         timeout: float = 120.0,
     ) -> Comparison:
         """Compare an arena with what the set's outputs must be; `poison` is what it was filled with, if it was, `places` where they lie if
-        that is not where the set has them."""
+        that is not where the set has them. `sampled` looks at some elements only, in a moment and without a golden."""
         bits = [
             int.from_bytes(poison[ITEMSIZE[p.spec.dtype]], "little", signed=True) if poison is not None else None for p in drawn.outputs
         ]
         request = {"do": "compare", "id": drawn.id, "arena": arena, "outputs": _described(places or drawn.outputs), "poison": bits}
+        request["sampled"] = sampled
         answer, _ = self._ask(request, timeout=timeout)
         outputs = answer["outputs"]
         # One stray element with the poison's bits may be an honest value (a byte has 256 of them); unwritten output is never right too.

@@ -1,7 +1,8 @@
 """System-call filters for the sandbox, as classic BPF programs that bubblewrap installs right before it starts a worker.
 
-Two profiles. `native_filter` is a list of what a numeric kernel with threads may call; everything else fails with EPERM, and no new
-process can be made. `python_filter` is a list of what nobody may call (a reference in PyTorch needs compilers and so most other calls).
+Profiles. `native_filter` is a list of what a numeric kernel with threads may call; everything else fails with EPERM, and no new
+process can be made. `python_filter` is a list of what nobody may call (a reference in PyTorch needs compilers and so most other calls);
+`threads_only_filter` can be added to either.
 Numbers: Linux `arch/x86/entry/syscalls/syscall_64.tbl` and `include/uapi/asm-generic/unistd.h`; the program form: seccomp(2).
 """
 
@@ -36,7 +37,7 @@ _NUMBERS: dict[str, tuple[int, int | None]] = {
     "fsconfig": (431, 431), "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "kcmp": (312, 272), "acct": (163, 89),
     "wait4": (61, 260), "waitid": (247, 95), "pause": (34, None), "select": (23, None), "pselect6": (270, 72), "rt_sigsuspend": (130, 133),
     "rt_sigtimedwait": (128, 137), "fcntl": (72, 25), "quotactl": (179, 60), "lookup_dcookie": (212, 18), "vhangup": (153, 58),
-    "socket": (41, 198),
+    "socket": (41, 198), "fork": (57, None), "vfork": (58, None), "execveat": (322, 281),
 }  # fmt: skip
 
 _NATIVE = (
@@ -89,6 +90,20 @@ def python_filter() -> bytes:
     """For PyTorch and its compilers: everything but what reaches into other processes, the kernel or the mounts."""
     denied = [step for name in _NOBODY for step in _when(name, _ERRNO | errno.EPERM)]
     return _assemble([*denied, (_RETURN, 0, 0, _ALLOW)])
+
+
+def threads_only_filter() -> bytes:
+    """On top of another filter: no new processes and no other programs."""
+    eperm = _ERRNO | errno.EPERM
+    steps = [
+        *_when("clone3", _ERRNO | errno.ENOSYS),
+        *(step for name in ("fork", "vfork", "execve", "execveat") for step in _when(name, eperm)),
+        (_JUMP_EQUAL, 0, 3, _number("clone")),
+        (_LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT),
+        (_JUMP_ANY_BIT, 1, 0, _CLONE_THREAD),
+        (_RETURN, 0, 0, eperm),
+    ]
+    return _assemble([*steps, (_RETURN, 0, 0, _ALLOW)])
 
 
 def _number(name: str) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernelevolve_lab.harness.memory import PAGE, Arena, Placed
-from kernelevolve_lab.harness.native import NativeWorker, Visit
 from kernelevolve_lab.harness.reference import InputSet, Reference
+from kernelevolve_lab.harness.workers import Visit, Worker
 
 
 class Arenas:
@@ -36,7 +36,7 @@ class Arenas:
 class Session:
     """A candidate at work. Arenas are numbered 0 and 1."""
 
-    def __init__(self, worker: NativeWorker, arenas: Arenas, size: int):
+    def __init__(self, worker: Worker, arenas: Arenas, size: int):
         self.worker = worker
         self.seen: set[int] = set()
         self._lender = arenas

@@ -212,7 +212,6 @@ def _visit(session: Session, sets: list[InputSet], index: int, found: CaseTiming
     arena, places, seen = session.arenas[index], session.places(sets, index), set(session.seen)
     last = {written[0].offset if written else 0: written for written in places}  # of calls that share a place the last one counts
     sprinkled = [arena.sprinkle(written, rng, SPRINKLED) for written in last.values()]
-    busy = session.worker.cpu_nanoseconds() / 1e9
     visit = session.call(sets, index, timeout)
     found.left_at = session.worker.cpu_nanoseconds() / 1e9
     for words in sprinkled:
@@ -225,7 +224,7 @@ def _visit(session: Session, sets: list[InputSet], index: int, found: CaseTiming
     spent = sum(visit.reported) / 1e9
     found.candidate.append(spent / len(sets))
     found.witnessed.append((visit.witnessed / 1e9, spent))
-    found.processor.append((found.left_at - busy) / max(1e-9, spent))
+    found.processor.append(visit.processor / 1e9 / max(1e-9, spent))
     return ""
 
 

@@ -13,12 +13,12 @@ from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import probes, statistics
 from kernelevolve_lab.harness.correctness import Checked, check
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
-from kernelevolve_lab.harness.native import CandidateFailed, CandidateHung
 from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import CaseTiming, Limits, ReferenceContender, time_case
+from kernelevolve_lab.harness.workers import CandidateFailed
 from kernelevolve_lab.operators.base import Work
 from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, RooflinePoint, Scalar, TargetSpec, Verdict
 from kernelevolve_lab.targets import roofline
@@ -86,7 +86,7 @@ class Trial:
                 if self.verdict is Verdict.CORRECT:
                     self._judge_held_out(session, where)
         except CandidateFailed as failure:
-            self._fail(where, _verdict_of(failure), str(failure))
+            self._fail(where, failure.verdict, str(failure))
         finally:
             if self._session is not None:
                 self._session.close()
@@ -128,7 +128,7 @@ class Trial:
                 return
             verdict, reason = Verdict.INCORRECT, checked.reason
         except CandidateFailed as failure:
-            verdict, reason = _verdict_of(failure), str(failure)
+            verdict, reason = failure.verdict, str(failure)
         error = self.results[case.name].error if case.name in self.results else None
         self.results[case.name] = CaseResult(case=case, verdict=verdict, reason=reason, error=error)
         self._flag(Flag.SPECIALISED, f"at a shape that it was not told, it is {verdict.replace('_', ' ')}: {reason}")
@@ -258,10 +258,6 @@ class Trial:
         if flag not in self.flags:
             self.flags.append(flag)
         self.reasons.append(reason)
-
-
-def _verdict_of(failure: CandidateFailed) -> Verdict:
-    return Verdict.TIMED_OUT if isinstance(failure, CandidateHung) else Verdict.CRASHED
 
 
 def _seems_to_replay(timing: CaseTiming) -> bool:

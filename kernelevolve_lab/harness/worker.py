@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from kernelevolve_lab.harness import sandbox
 
@@ -50,3 +53,35 @@ class WorkerProcess:
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """The same threading for candidates and baselines: threads wait without spinning, so that those of one worker do not take the
+    processors from the other's turn."""
+    count = str(threads)
+    return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "OMP_DYNAMIC": "false"}
+
+
+def python_environment(threads: int) -> dict[str, str]:
+    """What a Python worker finds in its environment, and nothing else."""
+    compiler = shutil.which("g++") or ""
+    return {
+        **thread_environment(threads),
+        # Freed memory stays with the process: one that returned its outputs to the kernel after each call would pay for page faults in
+        # the next one, which kernels whose outputs are allocated once do not.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(64 << 30),
+        "MALLOC_TOP_PAD_": str(64 << 20),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/tmp",
+        "USER": "kel",
+        "LC_ALL": "C.UTF-8",
+        "PATH": os.pathsep.join([os.path.dirname(compiler), os.defpath] if compiler else [os.defpath]),
+    }
+
+
+def python_command(module: str, arguments: Sequence[str]) -> list[str]:
+    """The command that runs `main` of a module of this folder: isolated, but with this process's packages."""
+    paths = [str(Path(__file__).parent.parent.parent), *(p for p in sys.path if "site-packages" in p)]
+    boot = f"import sys; sys.path[:0] = {paths!r}; sys.argv = {[module, *arguments]!r}; "
+    return [sys.executable, "-I", "-c", f"{boot}from kernelevolve_lab.harness.{module} import main; main()"]

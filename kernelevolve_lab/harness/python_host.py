@@ -1,0 +1,339 @@
+"""The process that runs candidates that are Python modules: a warm zygote with torch imported, and a forked child for each candidate.
+
+The zygote runs nothing of a candidate's. A child isolates itself (`isolation.py`), loads the module, maps the tensors that the judge
+sends, and calls. It knows nothing worth stealing: no expected output, no seed, no statistics. What it reports (nanoseconds) the judge
+checks by its own clock.
+
+Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED. The zygote takes spawn requests as JSON with four descriptors
+(channel, source, log, status); a child takes the packets of `packets.py`.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import faulthandler
+import gc
+import importlib.util
+import itertools
+import json
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+
+from kernelevolve_lab.harness import isolation, packets
+from kernelevolve_lab.languages import abi
+
+SHARED_BYTES = 16 << 30
+FILE_BYTES = 1 << 28
+SCRATCH_MB = 512
+_MAX_PACKET = 96 * 1024
+_DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
+
+# Taken before a candidate can put something in their place.
+_clock = time.perf_counter_ns
+_address_of = torch._C.TensorBase.data_ptr
+_is_contiguous = torch._C.TensorBase.is_contiguous
+
+
+class WrongOutput(Exception):
+    """What was returned cannot be the outputs."""
+
+
+class LazyOutput(Exception):
+    """What was returned computes later."""
+
+
+_STATUS = {WrongOutput: 2, LazyOutput: 3}
+
+
+@dataclass
+class Tensor:
+    """A tensor of a workload: where it is, and what it must look like."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * self.dtype.itemsize
+
+
+@dataclass
+class Workload:
+    """A call made ready: its arguments, and where its outputs go."""
+
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class Region:
+    """Shared memory that is mapped here; unmapped when the judge says so, whoever still holds tensors in it."""
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.mmap.restype = ctypes.c_void_p
+    _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+    def __init__(self, fd: int, size: int, writable: bool):
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        populate = getattr(mmap, "MAP_POPULATE", 0)
+        address = self._libc.mmap(None, size, protection, mmap.MAP_SHARED | populate, fd, 0)
+        if address in (None, ctypes.c_void_p(-1).value):
+            raise MemoryError("memory cannot be mapped")
+        self.address: int = address
+        self.size = size
+
+    def unmap(self) -> None:
+        self._libc.munmap(self.address, self.size)
+
+
+class Host:
+    """The child's side of the channel."""
+
+    def __init__(self, channel: socket.socket, device: str):
+        self.channel = channel
+        self.device = torch.device(device)
+        self.entry: Callable[..., Any] | None = None
+        self.regions: dict[int, Region] = {}
+        self.workloads: dict[int, Workload] = {}
+        self.kept: list[Any] = []
+        self.called: list[Workload] = []
+
+    def reply(self, operation: int, status: int, nonce: int, body: bytes = b"") -> None:
+        self.channel.send(packets.HEADER.pack(operation, status, nonce) + body)
+
+    def map(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        size, writable, _ = packets.MAP.unpack(body)
+        self.regions[argument] = Region(fds[0], size, bool(writable))
+        return self.regions[argument].address.to_bytes(8, "little")
+
+    def unmap(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        self.regions.pop(argument).unmap()
+        return b""
+
+    def define(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        inputs, outputs = (int.from_bytes(body[at : at + 4], "little") for at in (0, 4))
+        head, size = packets.TENSOR_HEAD, packets.TENSOR_HEAD.size + ctypes.sizeof(abi.Tensor)
+        tensors = []
+        for at in range(8, 8 + (inputs + outputs) * size, size):
+            region, _, offset = head.unpack_from(body, at)
+            view = abi.Tensor.from_buffer_copy(body, at + head.size)
+            tensors.append(Tensor(self.regions[region].address + offset, tuple(view.sizes[: view.ndim]), _DTYPES[view.dtype]))
+        self.workloads[argument] = Workload(tuple(self._argument(t) for t in tensors[:inputs]), tuple(tensors[inputs:]))
+        return b""
+
+    def _argument(self, tensor: Tensor) -> torch.Tensor:
+        if tensor.bytes == 0:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
+        memory = (ctypes.c_char * tensor.bytes).from_address(tensor.address)
+        return torch.frombuffer(memory, dtype=tensor.dtype).reshape(tensor.shape).to(self.device)
+
+    def call(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        """Call once per workload; each call's time reaches to the moment after it, so that nothing is outside all of them."""
+        numbers = array.array("I", body)
+        self.called = called = [self.workloads[number] for number in numbers[::2]]
+        self.kept.clear()
+        keep, entry, clock = self.kept.append, self.entry, _clock
+        assert entry is not None
+        with torch.inference_mode():
+            stamps = [clock()]
+            stamp = stamps.append
+            for workload in called:
+                keep(entry(*workload.inputs))
+                stamp(clock())
+        return array.array("Q", [after - before for before, after in itertools.pairwise(stamps)]).tobytes()
+
+    def collect(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        """Put the outputs of some calls of the last visit where the judge looks: pairs of a call's index and of pages behind its place."""
+        pairs = array.array("I", body)
+        for index, pages in zip(pairs[::2], pairs[1::2], strict=True):
+            workload = self.called[index]
+            for place, tensor in zip(workload.outputs, _outputs(self.kept[index], workload, self.device), strict=True):
+                on_host = tensor if self.device.type == "cpu" else tensor.cpu()
+                ctypes.memmove(place.address + pages * mmap.PAGESIZE, _address_of(on_host), place.bytes)
+        return b""
+
+    def ping(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        return b""
+
+    def serve(self) -> NoReturn:
+        """Answer until the judge is gone."""
+        operations = {
+            packets.MAP_REGION: self.map,
+            packets.UNMAP: self.unmap,
+            packets.DEFINE: self.define,
+            packets.CALL: self.call,
+            packets.COLLECT: self.collect,
+            packets.PING: self.ping,
+        }
+        while True:
+            packet, ancillary, _, _ = self.channel.recvmsg(_MAX_PACKET, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            if not packet:
+                os._exit(0)
+            operation, argument, nonce = packets.HEADER.unpack_from(packet)
+            fds = array.array("i", b"".join(raw for _, kind, raw in ancillary if kind == socket.SCM_RIGHTS)).tolist()
+            try:
+                body = operations[operation](argument, packet[packets.HEADER.size :], fds)
+            except Exception as error:
+                traceback.print_exc()
+                self.reply(packets.FAILED, _STATUS.get(type(error), 1), nonce, _explain(error).encode()[:2000])
+            else:
+                self.reply(operation, 0, nonce, body)
+            for fd in fds:
+                os.close(fd)
+
+
+def _outputs(returned: Any, workload: Workload, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """The outputs of a call as they must be, or an exception that says what is wrong with them."""
+    wanted = workload.outputs
+    outputs = tuple(returned) if type(returned) in (tuple, list) else (returned,)
+    if len(outputs) != len(wanted):
+        raise WrongOutput(f"it returned {len(outputs)} outputs, not {len(wanted)}")
+    inputs = [(_address_of(tensor), tensor.numel() * tensor.itemsize) for tensor in workload.inputs]
+    for index, (output, want) in enumerate(zip(outputs, wanted, strict=True)):
+        if isinstance(output, torch.Tensor) and type(output) not in (torch.Tensor, torch.nn.Parameter):
+            raise LazyOutput(f"output {index} is a {type(output).__name__}, a tensor with code of its own, and not a plain torch.Tensor")
+        if not isinstance(output, torch.Tensor):
+            raise WrongOutput(f"output {index} is a {type(output).__name__}, not a torch.Tensor")
+        if output.dtype != want.dtype or tuple(output.shape) != want.shape:
+            got, must = _described(output.dtype, tuple(output.shape)), _described(want.dtype, want.shape)
+            raise WrongOutput(f"output {index} is {got}, not {must}")
+        if output.device.type != device.type:
+            raise WrongOutput(f"output {index} lies on {output.device}, not on {device}")
+        if output.layout is not torch.strided or not _is_contiguous(output):
+            raise WrongOutput(f"output {index} is not contiguous; return .contiguous()")
+        address, size = _address_of(output), want.bytes
+        if size and (address == 0 or output.untyped_storage().nbytes() < size):
+            raise WrongOutput(f"output {index} has no memory of its own")
+        if size and any(start < address + size and address < start + length for start, length in inputs):
+            raise WrongOutput(f"output {index} is memory of an input; outputs must be memory of their own")
+    return outputs
+
+
+def _described(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+    return f"{str(dtype).removeprefix('torch.')}{list(shape)}"
+
+
+def _explain(error: BaseException) -> str:
+    """One sentence: what was raised, and where in the candidate."""
+    if type(error) in _STATUS:
+        return str(error)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("candidate.py")]
+    where = f" at line {lines[-1]}" if lines else ""
+    first = (str(error).strip().splitlines() or [""])[0][:500]
+    return f"it raised {type(error).__name__}{where}{': ' if first else ''}{first}"
+
+
+def load(source: str, folder: str) -> Callable[..., Any]:
+    """Run the module's text, and return what is called."""
+    path = os.path.join(folder, "candidate.py")
+    with open(path, "w") as file:
+        file.write(source)
+    spec = importlib.util.spec_from_file_location("candidate", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["candidate"] = module
+    spec.loader.exec_module(module)
+    entry = getattr(module, "kernel", None)
+    if not callable(entry):
+        raise AttributeError("the module defines no function kernel")
+    return entry
+
+
+def _candidate(request: dict[str, Any], fds: list[int], device: str, confined: bool) -> NoReturn:
+    """The life of a child that was forked for a candidate."""
+    channel, source, log, _ = fds
+    isolation.adopt_descriptor(log, 1)
+    os.dup2(1, 2)
+    isolation.limit(request["heap_bytes"], SHARED_BYTES if device == "cpu" else None, FILE_BYTES)
+    if confined:
+        isolation.confine()
+    isolation.hide()
+    faulthandler.enable(all_threads=False)
+    torch.set_num_threads(request["threads"])
+    host = Host(socket.socket(fileno=channel), device)
+    host.reply(packets.HELLO, 0, 0)
+    with os.fdopen(source, "rb") as file:
+        text = file.read().decode()
+    try:
+        host.entry = load(text, os.getcwd())
+    except BaseException as error:
+        traceback.print_exc()
+        print(_explain(error), file=sys.stderr, flush=True)
+        os._exit(packets.LOAD_FAILED)
+    host.reply(packets.READY, 0, 0)
+    host.serve()
+
+
+def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool) -> NoReturn:
+    """Between the zygote and the candidate: the new namespaces' first process, which tells how the candidate ended, and ends all that it
+    started by ending itself."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    status = fds[3]
+    if confined:
+        isolation.own_namespaces(SCRATCH_MB)
+        if pid := os.fork():
+            for fd in fds:
+                os.close(fd)
+            os.waitpid(pid, 0)
+            os._exit(0)
+        isolation.die_with_parent()
+        isolation.hide()
+    pid = os.fork()
+    if pid == 0:
+        if not confined:
+            isolation.die_with_parent()
+        os.chdir("/tmp" if confined else request["folder"])
+        _candidate(request, fds, device, confined)
+    for fd in fds[:3]:
+        os.close(fd)
+    while True:
+        ended, how = os.waitpid(-1, 0)
+        if ended == pid:
+            os.write(status, how.to_bytes(4, "little"))
+            os._exit(0)
+
+
+def main() -> None:
+    """Serve spawn requests until the judge closes the socket."""
+    control, device, confined = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1"
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by themselves
+    isolation.hide()
+    gc.collect()
+    gc.freeze()
+    control.send(json.dumps({"torch": torch.__version__}).encode())
+    while True:
+        packet, ancillary, _, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            os._exit(0)
+        fds = array.array("i", b"".join(raw for _, kind, raw in ancillary if kind == socket.SCM_RIGHTS)).tolist()
+        if os.fork() == 0:
+            control.close()
+            try:
+                _spawn(json.loads(packet), fds, device, confined)
+            except BaseException:
+                os.dup2(fds[2], 2)
+                traceback.print_exc()
+            finally:
+                os._exit(121)
+        for fd in fds:
+            os.close(fd)
+
+
+if __name__ == "__main__":
+    main()

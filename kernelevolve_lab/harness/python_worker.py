@@ -1,0 +1,165 @@
+"""The judge's side of the Python host: one warm zygote, and a disposable, isolated process per candidate that is forked from it."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import struct
+import tempfile
+import threading
+from collections.abc import Sequence
+
+from kernelevolve_lab.harness import sandbox
+from kernelevolve_lab.harness.packets import COLLECT, PacketWorker, packet_pair
+from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
+from kernelevolve_lab.harness.workers import SandboxFailed, Visit
+
+_START_SECONDS = 120.0
+
+
+class Zygote:
+    """The warm process for one device ("cpu", "cuda:0"): has torch imported, forks a child per candidate, runs nothing of theirs."""
+
+    def __init__(self, device: str, *, threads: int, confined: bool):
+        self.device = device
+        self._lock = threading.Lock()
+        self._control, theirs = packet_pair()
+        environment = python_environment(threads)
+        argv = python_command("python_host", (str(theirs.fileno()), device, str(int(confined))))
+        confinement = None
+        if confined:  # the filter and the scratch of a candidate are its own; see `isolation`
+            confinement = sandbox.Confinement(readable=sandbox.python_paths(), environment=environment, filter=None)
+        else:
+            argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), *argv]
+        self.confined = confined
+        try:
+            self._process = WorkerProcess(argv, confinement, (theirs.fileno(),))
+        except BaseException:
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
+        try:
+            if not select.select([self._control], [], [], _START_SECONDS)[0] or not self._control.recv(1 << 16):
+                raise SandboxFailed(f"the Python host did not start: {self._last_words()}")
+        except BaseException:
+            self.close()
+            raise
+
+    def spawn(self, request: dict, fds: Sequence[int]) -> None:
+        """Fork a child, which gets the descriptors: channel, source, log, status."""
+        with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who waits for the child finds out
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            self._control.sendmsg([json.dumps(request).encode()], rights)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still fork."""
+        return self._process.ended() is None
+
+    def _last_words(self) -> str:
+        lines = self._process.log_tail().strip().splitlines()
+        return lines[-1][:300] if lines else f"status {self._process.ended(1.0)}"
+
+    def close(self) -> None:
+        """End it and all its children."""
+        self._control.close()
+        self._process.close()
+
+
+class Child:
+    """What is known from outside of a process that a zygote forked: a `packets.Ending`."""
+
+    def __init__(self) -> None:
+        self.log = os.memfd_create("log", os.MFD_CLOEXEC)
+        self._read, self.status = os.pipe2(os.O_CLOEXEC)
+        self.pid = 0
+
+    def log_tail(self, limit: int = 2000) -> str:
+        """The end of what it printed; untrusted text."""
+        size = os.fstat(self.log).st_size
+        return os.pread(self.log, limit, max(0, size - limit)).decode(errors="replace")
+
+    def started(self) -> None:
+        """Let go of what only the child needs."""
+        os.close(self.status)
+        self.status = -1
+
+    def ended(self, timeout: float = 0.0) -> int | None:
+        """Its exit status (negative: the signal that ended it), None while it lives or where nobody saw."""
+        if self._read < 0 or not select.select([self._read], [], [], timeout)[0]:
+            return None
+        told = os.read(self._read, 4)
+        return os.waitstatus_to_exitcode(int.from_bytes(told, "little")) if len(told) == 4 else None
+
+    def kill(self) -> None:
+        """End it; the first process of its namespaces ends the rest."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it and free what belongs to it."""
+        self.kill()
+        for fd in (self.log, self._read, self.status):
+            if fd >= 0:
+                os.close(fd)
+        self.log = self._read = self.status = -1
+
+
+class PythonWorker(PacketWorker):
+    """One candidate's process, with the module loaded. `source` is its text."""
+
+    def __init__(self, zygote: Zygote, source: bytes, *, threads: int, heap_bytes: int, load_seconds: float):
+        super().__init__()
+        self._child = self._process = Child()
+        self._folder = "" if zygote.confined else tempfile.mkdtemp(prefix="kel-candidate-")
+        self._socket, theirs = packet_pair()
+        text = os.memfd_create("source", os.MFD_CLOEXEC)
+        try:
+            os.write(text, source)
+            os.lseek(text, 0, os.SEEK_SET)
+            request = {"threads": threads, "heap_bytes": heap_bytes, "folder": self._folder}
+            zygote.spawn(request, (theirs.fileno(), text, self._child.log, self._child.status))
+        finally:
+            os.close(text)
+            theirs.close()
+            self._child.started()
+        try:
+            self._greet(load_seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    def _volunteer_for_oom(self) -> None:
+        self._child.pid = self.candidate_pid  # the host itself volunteers, before it hides
+
+    def call(self, calls: Sequence[tuple[int, int]], timeout: float) -> Visit:
+        """See `workers.Worker`. What the module returns is put into the judge's memory by a second request, which no clock sees."""
+        visit = super().call(calls, timeout)
+        last = {call: index for index, call in enumerate(calls)}  # of calls that share a place the last one counts
+        wanted = [number for (_, pages), index in last.items() for number in (index, pages)]
+        self._ask(COLLECT, 0, struct.pack(f"<{len(wanted)}I", *wanted), timeout=timeout)
+        return visit
+
+    def _how_it_ended(self, when: str) -> str:
+        text = super()._how_it_ended(when)
+        # The traceback that `faulthandler` leaves, innermost call first.
+        lines = re.findall(r'File "[^"]*candidate\.py", line (\d+) in (\w+)', self._process.log_tail(8000))
+        if text.startswith("SIG"):
+            where = f" at line {lines[0][0]}, in {lines[0][1]}" if lines else ""
+            return f"{text.split(':', 1)[0]}{where} (inputs are read-only memory: writing to one ends like this)"
+        return text
+
+    def close(self) -> None:
+        """See `workers.Worker`."""
+        super().close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
