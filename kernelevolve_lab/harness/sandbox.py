@@ -28,7 +28,8 @@ SYSTEM_PROGRAMS = ("/usr/bin", "/usr/include", "/usr/local", "/bin")
 @dataclass(frozen=True)
 class Confinement:
     """What a confined process gets: folders to read and to write, environment, megabytes of scratch at /tmp, the system-call filter
-    (`native`, `python` or none), and whether it sees /proc and /dev (a compiler and PyTorch do, a compiled kernel does not)."""
+    (`native`, `python` or none), whether it sees /proc and /dev (a compiler and PyTorch do, a compiled kernel does not), and whether it may
+    use the machine's GPUs (which needs `devices`)."""
 
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
@@ -36,6 +37,7 @@ class Confinement:
     scratch_mb: int = 64
     filter: str | None = "python"
     devices: bool = True
+    gpus: bool = False
     directory: str = "/tmp"
 
 
@@ -87,12 +89,22 @@ def command(argv: Sequence[str], confinement: Confinement, filter_fd: int | None
     line += _binds(SYSTEM_LIBRARIES)
     if confinement.devices:
         line += [*_binds(SYSTEM_PROGRAMS), "--proc", "/proc", "--dev", "/dev"]
+    if confinement.gpus:
+        for node in gpu_nodes():
+            line += ["--dev-bind", node, node]
     line += _binds(map(str, confinement.readable))
     for path in confinement.writable:
         line += ["--bind", str(path), str(path)]
     if filter_fd is not None:
         line += ["--seccomp", str(filter_fd)]
     return [*line, "--chdir", confinement.directory, "--", *argv]
+
+
+def gpu_nodes() -> tuple[str, ...]:
+    """The device files that CUDA opens: the cards, their control and unified memory; empty without NVIDIA's driver. Those that only
+    profilers and administrators need (`/dev/nvidia-caps`, `nvidia-modeset`) stay out."""
+    nodes = (*sorted(Path("/dev").glob("nvidia[0-9]*")), *(Path(f"/dev/nvidia{name}") for name in ("ctl", "-uvm", "-uvm-tools")))
+    return tuple(str(node) for node in nodes if node.is_char_device())
 
 
 def _binds(paths: Iterable[str]) -> list[str]:
@@ -108,7 +120,10 @@ def _binds(paths: Iterable[str]) -> list[str]:
 def compiler_sandbox(argv: Sequence[str], scratch: Path) -> Sequence[str]:
     """Confine a compiler: it sees the system's programs and headers and the folder `scratch`, which stays writable."""
     program = Path(argv[0]).resolve()
-    readable = () if program.is_relative_to("/usr") else (program.parent.parent,)
+    if argv[0] == sys.executable:
+        readable = python_paths()  # a language that is compiled by a Python library
+    else:
+        readable = () if program.is_relative_to("/usr") else (program.parent.parent,)
     environment = {"PATH": os.pathsep.join([str(program.parent), os.defpath]), "LC_ALL": "C", "TMPDIR": str(scratch), "HOME": "/tmp"}
     confined = Confinement(readable=readable, writable=(scratch,), environment=environment, filter=None, directory=str(scratch))
     return command(argv, confined, None)

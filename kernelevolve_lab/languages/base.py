@@ -46,7 +46,8 @@ class Language(Protocol):
     """One language, registered in the entry-point group `kernelevolve_lab.languages`.
 
     `binding` says how a worker calls the artifact: `native` (`extern "C" kernel` of a shared library, through `kel.h`) or `python` (a
-    module with `kernel` or `ModelNew`, which must be loaded under the name `candidate`). `suffix` is the file suffix, `lexer` what Pygments calls the language.
+    module with `kernel` or `ModelNew`, which must be loaded under the name `candidate`). `suffix` is the file suffix, `lexer` what Pygments
+    calls the language.
     """
 
     name: str

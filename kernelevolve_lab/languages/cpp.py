@@ -1,23 +1,21 @@
 """C++ for the CPU: one translation unit against `kel.h`, built by g++ or clang++ with OpenMP into a shared library."""
 
 import hashlib
-import json
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.languages import diagnostics, static_metrics
+from kernelevolve_lab.languages import build_cache, diagnostics, static_metrics
 from kernelevolve_lab.languages.base import Build, Workload
 from kernelevolve_lab.languages.process import Finished, Sandbox, run
 from kernelevolve_lab.languages.toolchain import Compiler, cpu_identity, find_compiler
-from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
+from kernelevolve_lab.records import Diagnostic, TargetSpec
 
 HERE = Path(__file__).parent
 HEADER = HERE / "kel.h"
@@ -82,7 +80,7 @@ class Cpp:
     def key(self, source: str, compiler: Compiler, target: TargetSpec) -> str:
         """The content address of a build: source, options, compiler, header and instruction sets of this CPU."""
         parts = (source, *self.flags(compiler, target), compiler.path, compiler.version, _header_hash(), cpu_identity(), LAYOUT)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return build_cache.address(*parts)
 
     def build(
         self,
@@ -107,7 +105,7 @@ class Cpp:
         except UnicodeEncodeError as error:
             raise BadInput(f"The C++ source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
         place = cache / self.name / self.key(source, compiler, target)
-        found = _read(place)
+        found = build_cache.read(place, ARTIFACT_NAME)
         if found is None:
             place.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as folder:
@@ -122,8 +120,8 @@ class Cpp:
                     return Build(None, messages, time.perf_counter() - started)
                 artifact = scratch / ARTIFACT_NAME if ok else None
                 metrics = static_metrics.of_library(artifact, scratch, sandbox) if artifact is not None else {}
-                _keep(place, artifact, messages, metrics)
-            found = _read(place)
+                build_cache.keep(place, [artifact] if artifact is not None else [], messages, metrics)
+            found = build_cache.read(place, ARTIFACT_NAME)
             assert found is not None
             return replace(found, seconds=time.perf_counter() - started, cached=False)
         return replace(found, seconds=time.perf_counter() - started)
@@ -146,32 +144,6 @@ def _diagnose(outcome: Finished, source: str, timeout: float) -> tuple[Diagnosti
         last = diagnostics.clean((outcome.errors.strip().splitlines() or ["no message"])[-1])
         return (Diagnostic(severity="error", message=f"the compiler ended with status {outcome.status}: {last}", file="compiler"), *found)
     return found
-
-
-def _keep(place: Path, artifact: Path | None, messages: Sequence[Diagnostic], metrics: Mapping[str, Scalar]) -> None:
-    """Move a finished build into the cache in one step; when another builder was first, its build stays."""
-    ready = Path(tempfile.mkdtemp(prefix="ready-", dir=place.parent))
-    try:
-        if artifact is not None:
-            os.chmod(artifact, 0o555)
-            os.replace(artifact, ready / ARTIFACT_NAME)
-        (ready / "build.json").write_text(json.dumps({"diagnostics": [d.model_dump() for d in messages], "metrics": dict(metrics)}))
-        os.chmod(ready, 0o755)
-        os.rename(ready, place)
-    except OSError:
-        shutil.rmtree(ready, ignore_errors=True)
-        if not place.is_dir():
-            raise
-
-
-def _read(place: Path) -> Build | None:
-    try:
-        kept = json.loads((place / "build.json").read_text())
-    except (OSError, ValueError):
-        return None
-    artifact = place / ARTIFACT_NAME
-    messages = tuple(Diagnostic(**d) for d in kept["diagnostics"])
-    return Build(artifact if artifact.is_file() else None, messages, seconds=0.0, cached=True, metrics=kept["metrics"])
 
 
 CPP = Cpp()

@@ -29,8 +29,10 @@ class Finished:
     timed_out: bool
 
 
-def run(command: Sequence[str], scratch: Path, timeout: float, sandbox: Sandbox | None = None) -> Finished:
+def run(command: Sequence[str], scratch: Path, timeout: float, sandbox: Sandbox | None = None, *, libraries: bool = False) -> Finished:
     """Run a command in the folder `scratch` under limits (4 GiB of address space a process, 256 MiB a file, `timeout` seconds).
+
+    With `libraries` the 4 GiB are of writable memory alone, for programs that map more than that of libraries, as PyTorch for CUDA does.
 
     The command gets a session of its own, and the whole process group is killed at the end whatever happened. Its environment is the
     bare minimum, so that nothing of the user's (keys, include paths) reaches it.
@@ -38,7 +40,8 @@ def run(command: Sequence[str], scratch: Path, timeout: float, sandbox: Sandbox 
     if sandbox is not None:
         command = sandbox(command, scratch)
     # The shell sets the limits and becomes the command: safe in a threaded parent, where code between fork and exec would not be.
-    limits = f'ulimit -c 0; ulimit -v {MEMORY_BYTES // 1024}; ulimit -f {FILE_BYTES // 512}; ulimit -t {int(timeout) + 1}; exec "$@"'
+    memory = f"{'-d' if libraries else '-v'} {MEMORY_BYTES // 1024}"
+    limits = f'ulimit -c 0; ulimit {memory}; ulimit -f {FILE_BYTES // 512}; ulimit -t {int(timeout) + 1}; exec "$@"'
     with (scratch / ".output").open("w+b") as output, (scratch / ".errors").open("w+b") as errors:
         process = subprocess.Popen(
             ["/bin/sh", "-c", limits, "sh", *command],

@@ -1,0 +1,233 @@
+"""Triton for NVIDIA GPUs: a Python module, whose kernels are compiled ahead for the shapes they are launched on.
+
+The module is untrusted Python, so it is imported in a confined process of its own (`triton_ahead.py`), never in this one.
+"""
+
+import ast
+import importlib.metadata
+import json
+import os
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from kernelevolve_lab.errors import BadInput, MissingTool
+from kernelevolve_lab.languages import build_cache, cubin, diagnostics, gpu_metrics, occupancy
+from kernelevolve_lab.languages.base import Build, Workload
+from kernelevolve_lab.languages.process import Finished, Sandbox, run
+from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
+
+HERE = Path(__file__).parent
+ARTIFACT_NAME = "candidate.py"
+KERNELS = "kernels"
+"""The folder beside the artifact with what was compiled, in the form of Triton's own cache: copy it to where TRITON_CACHE_DIR points, or
+point there, and the first launch finds its kernel."""
+MAX_RESULT = 8 << 20
+LAYOUT = "1"  # of what a cache entry holds; raise it when that changes
+
+
+class Triton:
+    """The language `triton`; see `languages.base.Language`."""
+
+    name = "triton"
+    title = "Triton"
+    suffix = ".py"
+    lexer = "python"
+    binding: Literal["native", "python"] = "python"
+
+    def supports(self, target: TargetSpec) -> bool:
+        """True for NVIDIA's GPUs, also those that are not there: compiling needs none."""
+        return target.vendor == "nvidia"
+
+    def toolchain(self) -> dict[str, str]:
+        """Triton's version and the disassembler; raises `MissingTool` without Triton."""
+        return {"triton": _version(), "nvdisasm": cubin.disassembler() or "absent"}
+
+    def key(self, source: str, target: TargetSpec, workloads: Sequence[Workload]) -> str:
+        """The content address of a build: source, shapes, target, versions and the code that compiles."""
+        versions = (_version(), importlib.metadata.version("torch"), sys.version)
+        return build_cache.address(source, repr(tuple(workloads)), target.arch, str(target.units), *versions, _own_code(), LAYOUT)
+
+    def build(
+        self,
+        source: str,
+        target: TargetSpec,
+        cache: Path,
+        timeout: float = 60.0,
+        *,
+        sandbox: Sandbox | None = None,
+        workloads: Sequence[Workload] = (),
+    ) -> Build:
+        """Import the module in a process of its own, call it with fake tensors of each workload's shapes, and compile what it launches.
+
+        Without workloads only the import and the contract are checked. A failed build is an ordinary outcome. Every configuration of an
+        autotuned kernel is compiled; the build fails when none does. Raises `MissingTool` without Triton, `BadInput` for text that is not
+        UTF-8. Builds that ran out of time are not cached.
+        """
+        started = time.perf_counter()
+        _version()
+        try:
+            encoded = source.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"The Triton source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
+        place = cache / self.name / self.key(source, target, workloads)
+        found = build_cache.read(place, ARTIFACT_NAME)
+        if found is not None:
+            return replace(found, seconds=time.perf_counter() - started)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        wrong = syntax_error(source)
+        if wrong is not None:
+            return Build(None, (wrong,), time.perf_counter() - started)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent, ignore_cleanup_errors=True) as folder:
+            # What the module can write to is apart from what is kept of its source.
+            work, artifact = Path(folder) / "work", Path(folder) / ARTIFACT_NAME
+            work.mkdir()
+            artifact.write_bytes(encoded)
+            (work / ARTIFACT_NAME).write_bytes(encoded)
+            (work / "request.json").write_text(json.dumps(_request(target, workloads, place / KERNELS, 0.8 * timeout)))
+            outcome = run(_command(), work, timeout, sandbox, libraries=True)
+            result = _result(work)
+            messages, metrics = _read(result, outcome, source, target, timeout)
+            ok = not any(d.severity == "error" for d in messages)
+            if outcome.timed_out or result is None:
+                return Build(None, messages, time.perf_counter() - started)
+            kernels = work / KERNELS
+            compiled = [kernels] if ok and kernels.is_dir() and not kernels.is_symlink() else []
+            build_cache.keep(place, [artifact, *compiled] if ok else [], messages, metrics)
+        found = build_cache.read(place, ARTIFACT_NAME)
+        assert found is not None
+        return replace(found, seconds=time.perf_counter() - started, cached=False)
+
+    def guide(self) -> str:
+        """What to know to write a Triton kernel here, as markdown."""
+        return (HERE / "guide_triton.md").read_text()
+
+
+def syntax_error(source: str) -> Diagnostic | None:
+    """Why the text is no Python module, or None."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        shown = (error.text or "").rstrip("\n")[: diagnostics.MAX_SOURCE_LINE]
+        message = diagnostics.clean(f"SyntaxError: {error.msg}")
+        return Diagnostic(severity="error", message=message, line=error.lineno or 0, column=error.offset or 0, source_line=shown)
+    except (ValueError, RecursionError, MemoryError) as error:
+        return Diagnostic(severity="error", message=diagnostics.clean(f"the module cannot be parsed: {error}"))
+    return None
+
+
+@cache
+def _version() -> str:
+    if find_spec("triton") is None:
+        raise MissingTool("Triton is not installed. Install it with: pip install triton (it has builds for Linux on x86-64 and ARM).")
+    return importlib.metadata.version("triton")
+
+
+@cache
+def _own_code() -> str:
+    files = ("triton_ahead.py", "absent_gpu.py", "cubin.py", "gpu_metrics.py", "occupancy.py", "occupancy.toml")
+    return build_cache.address(*((HERE / name).read_text() for name in files))
+
+
+def _command() -> list[str]:
+    paths = [str(HERE.parent.parent), *(path for path in sys.path if "site-packages" in path)]
+    boot = f"import sys; sys.path[:0] = {paths!r}; from kernelevolve_lab.languages.triton_ahead import main; main()"
+    return [sys.executable, "-I", "-B", "-c", boot]
+
+
+def _request(target: TargetSpec, workloads: Sequence[Workload], kept_at: Path, seconds: float) -> dict[str, Any]:
+    level2 = next((c.bytes for c in target.caches if c.level == 2), 0)
+    about = {"title": target.title, "arch": target.arch, "units": target.units, "memory_bytes": target.memory_bytes, "l2_bytes": level2}
+    calls = [
+        {
+            "inputs": [(spec.shape, spec.dtype) for spec in workload.inputs],
+            "init_inputs": repr(workload.init_inputs),
+            "arguments": workload.arguments,
+            "constants": repr(dict(workload.constants)),
+        }
+        for workload in workloads
+    ]
+    processes = len(os.sched_getaffinity(0))
+    return {"target": about, "workloads": calls, "kept_at": str(kept_at.absolute()), "seconds": seconds, "processes": processes}
+
+
+def _result(work: Path) -> dict[str, Any] | None:
+    """What the process wrote, None when it is not there or not to be trusted to be a file."""
+    try:
+        fd = os.open(work / "result.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            read = json.loads(file.read(MAX_RESULT))
+    except (OSError, ValueError):
+        return None
+    return read if isinstance(read, dict) else None
+
+
+def _read(
+    result: Mapping[str, Any] | None, outcome: Finished, source: str, target: TargetSpec, timeout: float
+) -> tuple[tuple[Diagnostic, ...], dict[str, Scalar]]:
+    if outcome.timed_out:
+        return (Diagnostic(severity="error", message=f"compiling was stopped after {timeout:g} s", file="compiler"),), {}
+    try:
+        if result is None:
+            raise ValueError("no result")
+        launches = [gpu_metrics.Kernel.of(entry, target.arch) for entry in result["launches"]]
+        messages = _messages(result, launches, source, target)
+        metrics = gpu_metrics.flat(launches, {str(k): int(v) for k, v in result["configs"].items()})
+        return messages, metrics
+    except (KeyError, TypeError, ValueError, AttributeError):
+        last = diagnostics.clean((outcome.errors.strip().splitlines() or ["no message"])[-1])
+        told = f"the process that compiles ended with status {outcome.status}: {last}"
+        return (Diagnostic(severity="error", message=told, file="compiler"),), {}
+
+
+def _messages(
+    result: Mapping[str, Any], launches: Sequence["gpu_metrics.Kernel"], source: str, target: TargetSpec
+) -> tuple[Diagnostic, ...]:
+    lines = source.splitlines()
+    found = [_diagnostic(note, lines) for note in result["notes"]]
+    limit = occupancy.limits(target.arch).shared_block
+    works: dict[str, bool] = {}
+    failures: list[tuple[str, list[Diagnostic]]] = []
+    for entry, launch in zip(result["launches"], launches, strict=True):
+        problems = []
+        if "error" in entry:
+            problems = [d for d in diagnostics.parse(str(entry.get("log", "")), source, ARTIFACT_NAME) if d.severity == "error"]
+            problems = [_diagnostic(entry["error"], lines)] if entry["error"]["line"] or not problems else problems
+        elif launch.compiled and launch.shared > limit:
+            message = f"out of resources: {launch.name} needs {launch.shared} bytes of shared memory a block, the limit is {limit}"
+            problems = [Diagnostic(severity="error", message=message)]
+        works[launch.name] = works.get(launch.name, False) or not problems
+        if problems:
+            failures.append((launch.name, [_of_config(problem, launch.config) for problem in problems]))
+    for name, problems in failures:
+        # One configuration of several that fails is left out when the kernel is tuned; that is no failure of the module.
+        severity = "warning" if works[name] else "error"
+        found += [problem.model_copy(update={"severity": severity}) for problem in problems]
+    order = ("error", "warning", "note")
+    unique = list(dict.fromkeys(found))
+    return tuple(sorted(unique, key=lambda d: order.index(d.severity)))[: diagnostics.MAX_DIAGNOSTICS]
+
+
+def _diagnostic(note: Mapping[str, Any], lines: Sequence[str]) -> Diagnostic:
+    severity, line = str(note["severity"]), int(note["line"])
+    shown = lines[line - 1][: diagnostics.MAX_SOURCE_LINE] if 0 < line <= len(lines) else ""
+    known = severity if severity in ("error", "warning", "note") else "error"
+    return Diagnostic(
+        severity=known, message=diagnostics.clean(str(note["message"])), line=line, column=int(note["column"]), source_line=shown
+    )
+
+
+def _of_config(problem: Diagnostic, config: str) -> Diagnostic:
+    return problem.model_copy(update={"message": f"with {config}: {problem.message}"}) if config else problem
+
+
+TRITON = Triton()
