@@ -5,7 +5,7 @@ sends, and calls. It knows nothing worth stealing: no expected output, no seed, 
 checks by its own clock.
 
 Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED. The zygote takes spawn requests as JSON with four descriptors
-(channel, source, log, status); a child takes the packets of `packets.py`.
+(channel, source, log, status), and that of the folder with kernels compiled ahead where there is one; a child takes the packets of `packets.py`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Region:
             raise MemoryError("memory cannot be mapped")
         self.address: int = address
         self.size = size
+        self.writable = writable
 
     def unmap(self) -> None:
         self._libc.munmap(self.address, self.size)
@@ -112,6 +113,13 @@ class Host:
         self.workloads: dict[int, Workload] = {}
         self.kept: list[Any] = []
         self.called: list[Workload] = []
+
+    def prepare(self) -> None:
+        """Start the device, before anything of the candidate's is there."""
+
+    def load(self, source: bytes, folder: str) -> None:
+        """Load the candidate; `folder` is its own."""
+        self.entry = load(source.decode(), folder)
 
     def reply(self, operation: int, status: int, nonce: int, body: bytes = b"") -> None:
         self.channel.send(packets.HEADER.pack(operation, status, nonce) + body)
@@ -145,8 +153,8 @@ class Host:
     def call(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """Call once per workload; each call's time reaches to the moment after it, so that nothing is outside all of them."""
         numbers = array.array("I", body)
-        self.called = called = [self.workloads[number] for number in numbers[::2]]
         self.kept.clear()
+        self.called = called = [self.workloads[number] for number in numbers[::2]]
         keep, entry, clock = self.kept.append, self.entry, _clock
         assert entry is not None
         with torch.inference_mode():
@@ -158,16 +166,22 @@ class Host:
         return array.array("Q", [after - before for before, after in itertools.pairwise(stamps)]).tobytes()
 
     def collect(self, argument: int, body: bytes, fds: list[int]) -> bytes:
-        """Put the outputs of some calls of the last visit where the judge looks: pairs of a call's index and of pages behind its place."""
+        """Put the outputs of some calls of the last visit where the judge looks, and let all go: pairs of a call's index and of pages
+        behind its place."""
         pairs = array.array("I", body)
         for index, pages in zip(pairs[::2], pairs[1::2], strict=True):
             workload = self.called[index]
             for place, tensor in zip(workload.outputs, _outputs(self.kept[index], workload, self.device), strict=True):
                 on_host = tensor if self.device.type == "cpu" else tensor.cpu()
                 ctypes.memmove(place.address + pages * mmap.PAGESIZE, _address_of(on_host), place.bytes)
+        self.kept.clear()  # the next call gets their memory, as a baseline's does
         return b""
 
     def ping(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        return b""
+
+    def steady(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        """From now on let a visit cost the same beside its calls as one of so many calls does (0: let each cost what it costs)."""
         return b""
 
     def serve(self) -> NoReturn:
@@ -179,6 +193,7 @@ class Host:
             packets.CALL: self.call,
             packets.COLLECT: self.collect,
             packets.PING: self.ping,
+            packets.STEADY: self.steady,
         }
         while True:
             packet, ancillary, _, _ = self.channel.recvmsg(_MAX_PACKET, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
@@ -254,9 +269,33 @@ def load(source: str, folder: str) -> Callable[..., Any]:
     return entry
 
 
+def _host(channel: socket.socket, device: str) -> Host:
+    if device == "cpu":
+        return Host(channel, device)
+    from kernelevolve_lab.harness.cuda_host import CudaHost
+
+    return CudaHost(channel, device)
+
+
+def take_kernels(folder: int, kept_at: str, into: str) -> None:
+    """Copy what the build compiled ahead, in the form of Triton's cache, from an open folder to where Triton will look, and close it.
+    Triton's cache names its files by absolute paths; the build wrote those of `kept_at`."""
+    os.environ["TRITON_CACHE_DIR"] = into
+    for root, _, names, at in os.fwalk(".", dir_fd=folder):
+        os.makedirs(os.path.join(into, root), exist_ok=True)
+        for name in names:
+            with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=at), "rb") as file:
+                content = file.read()
+            if name.startswith("__grp__"):
+                content = content.replace(json.dumps(kept_at)[1:-1].encode(), json.dumps(into)[1:-1].encode())
+            with open(os.path.join(into, root, name), "wb") as copy:
+                copy.write(content)
+    os.close(folder)
+
+
 def _candidate(request: dict[str, Any], fds: list[int], device: str, confined: bool) -> NoReturn:
     """The life of a child that was forked for a candidate."""
-    channel, source, log, _ = fds
+    channel, source, log, _, *kernels = fds
     isolation.adopt_descriptor(log, 1)
     os.dup2(1, 2)
     isolation.limit(request["heap_bytes"], SHARED_BYTES if device == "cpu" else None, FILE_BYTES)
@@ -265,12 +304,15 @@ def _candidate(request: dict[str, Any], fds: list[int], device: str, confined: b
     isolation.hide()
     faulthandler.enable(all_threads=False)
     torch.set_num_threads(request["threads"])
-    host = Host(socket.socket(fileno=channel), device)
+    host = _host(socket.socket(fileno=channel), device)
+    host.prepare()
     host.reply(packets.HELLO, 0, 0)
     with os.fdopen(source, "rb") as file:
-        text = file.read().decode()
+        text = file.read()
+    if kernels:
+        take_kernels(kernels[0], request["kernels"], os.path.join(os.getcwd(), "kernels"))
     try:
-        host.entry = load(text, os.getcwd())
+        host.load(text, os.getcwd())
     except BaseException as error:
         traceback.print_exc()
         print(_explain(error), file=sys.stderr, flush=True)
@@ -300,7 +342,7 @@ def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool)
             isolation.die_with_parent()
         os.chdir("/tmp" if confined else request["folder"])
         _candidate(request, fds, device, confined)
-    for fd in fds[:3]:
+    for fd in (*fds[:3], *fds[4:]):
         os.close(fd)
     while True:
         ended, how = os.waitpid(-1, 0)
@@ -314,11 +356,15 @@ def main() -> None:
     control, device, confined = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by themselves
     isolation.hide()
+    if device != "cpu":  # what children need, loaded once; the device itself cannot be started before a fork
+        import triton  # noqa: F401
+
+        from kernelevolve_lab.harness import cuda_host  # noqa: F401
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"torch": torch.__version__}).encode())
     while True:
-        packet, ancillary, _, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(16), socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, _, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(20), socket.MSG_CMSG_CLOEXEC)
         if not packet:
             os._exit(0)
         fds = array.array("i", b"".join(raw for _, kind, raw in ancillary if kind == socket.SCM_RIGHTS)).tolist()

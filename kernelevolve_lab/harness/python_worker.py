@@ -14,10 +14,11 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from kernelevolve_lab.harness import sandbox
-from kernelevolve_lab.harness.packets import COLLECT, PacketWorker, packet_pair
+from kernelevolve_lab.harness.packets import COLLECT, STEADY, PacketWorker, packet_pair
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.harness.workers import SandboxFailed, Visit
 
@@ -35,7 +36,8 @@ class Zygote:
         argv = python_command("python_host", (str(theirs.fileno()), device, str(int(confined))))
         confinement = None
         if confined:  # the filter and the scratch of a candidate are its own; see `isolation`
-            confinement = sandbox.Confinement(readable=sandbox.python_paths(), environment=environment, filter=None)
+            readable = sandbox.python_paths()
+            confinement = sandbox.Confinement(readable=readable, environment=environment, filter=None, gpus=device != "cpu")
         else:
             argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), *argv]
         self.confined = confined
@@ -115,21 +117,28 @@ class Child:
 
 
 class PythonWorker(PacketWorker):
-    """One candidate's process, with the module loaded. `source` is its text."""
+    """One candidate's process, with the module loaded. `source` is its text (or a shared library, on a GPU), `kernels` the folder with what
+    its build compiled ahead, which the process finds as Triton's cache."""
 
-    def __init__(self, zygote: Zygote, source: bytes, *, threads: int, heap_bytes: int, load_seconds: float):
+    def __init__(self, zygote: Zygote, source: bytes, *, threads: int, heap_bytes: int, load_seconds: float, kernels: Path | None = None):
         super().__init__()
         self._child = self._process = Child()
         self._folder = "" if zygote.confined else tempfile.mkdtemp(prefix="kel-candidate-")
         self._socket, theirs = packet_pair()
-        text = os.memfd_create("source", os.MFD_CLOEXEC)
+        text, folder = os.memfd_create("source", os.MFD_CLOEXEC), -1
         try:
             os.write(text, source)
             os.lseek(text, 0, os.SEEK_SET)
             request = {"threads": threads, "heap_bytes": heap_bytes, "folder": self._folder}
-            zygote.spawn(request, (theirs.fileno(), text, self._child.log, self._child.status))
+            fds = [theirs.fileno(), text, self._child.log, self._child.status]
+            if kernels is not None:
+                request["kernels"] = str(kernels.absolute())
+                fds.append(folder := os.open(kernels, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            zygote.spawn(request, fds)
         finally:
             os.close(text)
+            if folder >= 0:
+                os.close(folder)
             theirs.close()
             self._child.started()
         try:
@@ -148,6 +157,13 @@ class PythonWorker(PacketWorker):
         wanted = [number for (_, pages), index in last.items() for number in (index, pages)]
         self._ask(COLLECT, 0, struct.pack(f"<{len(wanted)}I", *wanted), timeout=timeout)
         return visit
+
+    @contextlib.contextmanager
+    def steady(self, calls: int) -> Iterator[None]:
+        """Meanwhile a visit costs as much beside its calls as one of so many calls does, whatever the number of its own."""
+        self._ask(STEADY, calls)
+        yield
+        self._ask(STEADY, 0)
 
     def _how_it_ended(self, when: str) -> str:
         text = super()._how_it_ended(when)
