@@ -21,6 +21,7 @@ from kernelevolve_lab.harness import environment, sandbox, statistics, tripwires
 from kernelevolve_lab.harness.diagnosis import diagnose
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
+from kernelevolve_lab.harness.policy import policy_for
 from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote
 from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed, task_cache
@@ -312,6 +313,7 @@ class Judge:
             target=self.target,
             threads=self.threads,
             rng=self._rng,
+            policy=policy_for(self.operator, self.settings.torch_mode),
         )
         return Trial(bench, lambda: self._session(works, build, language), final, cancelled)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kernelevolve_lab.harness.memory import Placed
+from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.workers import (
     CandidateCheats,
     CandidateCrashed,
@@ -35,7 +36,7 @@ HEADER = struct.Struct("<IIQ")
 MAP = struct.Struct("<QII")
 FAULT = struct.Struct("<Qii")
 TENSOR_HEAD = struct.Struct("<IIQ")
-READY, MAP_REGION, UNMAP, DEFINE, CALL, PING, HELLO, COLLECT, FAULTED, FAILED = 0, 1, 2, 3, 4, 5, 6, 7, 100, 101
+READY, MAP_REGION, UNMAP, DEFINE, CALL, PING, HELLO, COLLECT, STEADY, TRACE, FAULTED, FAILED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 100, 101
 """Operations. `FAULTED` and `FAILED` are answers to any request: a hardware fault, and a sentence that says what the candidate did, with
 one of `FAILURES` as its status."""
 FAILURES: dict[int, type[CandidateFailed]] = {1: CandidateCrashed, 2: CandidateWrong, 3: CandidateCheats}
@@ -123,6 +124,10 @@ class PacketWorker:
         if len(reply) != 8 * len(calls):
             raise CandidateCrashed(_NO_ANSWER)
         return Visit(struct.unpack(f"<{len(calls)}Q", reply), witnessed, self.cpu_nanoseconds() - used)
+
+    def trace(self, workload: int, timeout: float) -> Traced | None:
+        """See `workers.Worker`."""
+        return None
 
     def ping(self) -> int:
         """Nanoseconds of a question without a call, by the judge's clock."""

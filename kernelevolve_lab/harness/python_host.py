@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 import torch
 
 from kernelevolve_lab.harness import isolation, packets
+from kernelevolve_lab.harness.trace import traced
 from kernelevolve_lab.languages import abi
 
 SHARED_BYTES = 16 << 30
@@ -177,6 +178,12 @@ class Host:
         self.kept.clear()  # the next call gets their memory, as a baseline's does
         return b""
 
+    def trace(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        """Call once, and tell which of PyTorch's operators ran, as `policy.Traced` has it."""
+        assert self.entry is not None
+        _, trace = traced(self.entry, self.workloads[argument].inputs)
+        return json.dumps({"counts": dict(trace.counts), "made_outside": trace.made_outside}).encode()
+
     def ping(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         return b""
 
@@ -192,6 +199,7 @@ class Host:
             packets.DEFINE: self.define,
             packets.CALL: self.call,
             packets.COLLECT: self.collect,
+            packets.TRACE: self.trace,
             packets.PING: self.ping,
             packets.STEADY: self.steady,
         }

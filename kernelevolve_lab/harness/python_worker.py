@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kernelevolve_lab.harness import sandbox
-from kernelevolve_lab.harness.packets import COLLECT, STEADY, PacketWorker, packet_pair
+from kernelevolve_lab.harness.packets import COLLECT, STEADY, TRACE, PacketWorker, packet_pair
+from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.harness.workers import SandboxFailed, Visit
 
@@ -164,6 +165,11 @@ class PythonWorker(PacketWorker):
         self._ask(STEADY, calls)
         yield
         self._ask(STEADY, 0)
+
+    def trace(self, workload: int, timeout: float) -> Traced | None:
+        """See `workers.Worker`."""
+        told = json.loads(self._ask(TRACE, workload, timeout=timeout))
+        return Traced({str(name): int(count) for name, count in told["counts"].items()}, bool(told["made_outside"]))
 
     def _how_it_ended(self, when: str) -> str:
         text = super()._how_it_ended(when)

@@ -218,6 +218,10 @@ class Reference:
         answer, _ = self._ask({"do": "compile", "id": drawn.id}, timeout=timeout)
         return "" if answer["compiled"] else answer["why"]
 
+    def operators(self, drawn: InputSet, timeout: float = 120.0) -> dict[str, int]:
+        """How often each of PyTorch's operators runs in one call of the reference on a set."""
+        return self._ask({"do": "operators", "id": drawn.id}, timeout=timeout)[0]["counts"]
+
     def time(self, baseline: str, sets: Sequence[InputSet], timeout: float = 120.0) -> list[int]:
         """Nanoseconds of one call of the baseline (`eager`, `torch.compile`) on each set."""
         answer, _ = self._ask({"do": "time", "baseline": baseline, "ids": [drawn.id for drawn in sets]}, timeout=timeout)

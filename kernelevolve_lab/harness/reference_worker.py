@@ -25,6 +25,7 @@ import torch
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.harness import memory, numerics
 from kernelevolve_lab.harness.channel import Channel, ChannelClosed
+from kernelevolve_lab.harness.trace import traced
 from kernelevolve_lab.operators import loading
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Case, OperatorRef, TensorSpec
@@ -169,6 +170,11 @@ class Worker:
                 spent.append(time.perf_counter_ns() - started)
                 del outputs
         return {"nanoseconds": spent}, []
+
+    def operators(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Trace one call of the reference."""
+        _, trace = traced(self._operator.reference, self.sets[request["id"]].inputs)
+        return {"counts": dict(trace.counts)}, []
 
     def ping(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         return {}, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernelevolve_lab.harness.memory import PAGE, Arena, Placed
+from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.workers import Visit, Worker
 
@@ -96,6 +97,10 @@ class Session:
         visit = self.worker.call(list(zip(workloads, self._pages(sets, arena), strict=True)), timeout)
         self.seen.update(drawn.id for drawn in sets)
         return visit
+
+    def trace(self, drawn: InputSet, timeout: float) -> Traced | None:
+        """What a call has PyTorch do, None where nothing could."""
+        return self.worker.trace(self.workload(drawn, 0), timeout)
 
     def _pages(self, sets: Sequence[InputSet], arena: int) -> list[int]:
         slot = max(drawn.arena_size for drawn in sets)

@@ -19,6 +19,7 @@ class JudgeSettings:
     `final_` values. `pool_sets` input sets per visible case are drawn and kept, at most `pool_bytes` for all; after every
     `refresh_every` evaluations one of them is drawn anew, and before a final round all are.
     `compiled` says whether torch.compile is a baseline at all.
+    `torch_mode` overrides what `policy.toml` lets a Python candidate have PyTorch do: `forbid`, `replace` or `allow`.
     Second witness: a candidate that reports less than `witness_share` of what the judge's clock sees per call is not believed.
     """
 
@@ -44,6 +45,7 @@ class JudgeSettings:
     pool_bytes: int = 1 << 30
     refresh_every: int = 2
     compiled: bool = True
+    torch_mode: str = ""
 
     witness_share: float = 0.85
 

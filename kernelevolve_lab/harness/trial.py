@@ -13,12 +13,13 @@ from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import probes, statistics
 from kernelevolve_lab.harness.correctness import Checked, check
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
+from kernelevolve_lab.harness.policy import Policy
 from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import CaseTiming, Limits, ReferenceContender, time_case
-from kernelevolve_lab.harness.workers import CandidateFailed
+from kernelevolve_lab.harness.workers import CandidateCheats, CandidateFailed
 from kernelevolve_lab.operators.base import Work
 from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, RooflinePoint, Scalar, TargetSpec, Verdict
 from kernelevolve_lab.targets import roofline
@@ -49,6 +50,7 @@ class Bench:
     target: TargetSpec
     threads: int
     rng: np.random.Generator
+    policy: Policy
 
 
 @dataclass
@@ -142,7 +144,18 @@ class Trial:
         self._estimates[case.name] = checked.seconds
         if not checked.deterministic:
             self.metrics["deterministic"] = False
+        if checked.ok and distribution == case.distribution:
+            self._trace(session, drawn, case)
         return checked
+
+    def _trace(self, session: Session, drawn: InputSet, case: Case) -> None:
+        """See what a Python candidate has PyTorch do for it; raises `CandidateCheats` where the policy forbids that."""
+        found = session.trace(drawn, self._timeout(case))
+        if found is None or not self.bench.policy.computing(found.counts):
+            return
+        reference = self.bench.reference.operators(drawn) if self.bench.policy.mode == "replace" else {}
+        if offence := self.bench.policy.offence(found, reference):
+            raise CandidateCheats(offence)
 
     def _time(self, session: Session, case: Case) -> None:
         sets = self.bench.pool.timing(case)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from kernelevolve_lab.harness.memory import Placed
+from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.records import Verdict
 
 
@@ -78,6 +79,9 @@ class Worker(Protocol):
     def call(self, calls: Sequence[tuple[int, int]], timeout: float) -> Visit:
         """Call back to back: for each call the workload, and how many pages behind their places its outputs go. When it returns, they lie
         there; of calls with the same place, those of the last."""
+
+    def trace(self, workload: int, timeout: float) -> Traced | None:
+        """Call once, untimed, and say which of PyTorch's operators ran; None for a process that has no PyTorch."""
 
     def ping(self) -> int:
         """Nanoseconds of a question without a call, by the judge's clock."""

@@ -1,0 +1,87 @@
+"""What a Python candidate may have PyTorch do: the rules of `policy.toml`, and what to say to whoever breaks them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.records import OperatorRef
+
+Mode = Literal["forbid", "replace", "allow"]
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a trace of one call saw: how often each operator ran, and whether something was used that no operator made."""
+
+    counts: Mapping[str, int]
+    made_outside: bool
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules for one operator."""
+
+    mode: Mode
+    allowed: frozenset[str]
+    namespaces: frozenset[str]
+
+    def computing(self, counts: Mapping[str, int]) -> Counter[str]:
+        """PyTorch's operators among these that compute something."""
+        return Counter({name: count for name, count in counts.items() if self._computes(name)})
+
+    def _computes(self, name: str) -> bool:
+        namespace, _, operator = name.partition("::")
+        return namespace in self.namespaces and operator not in self.allowed
+
+    def offence(self, found: Traced, reference: Mapping[str, int]) -> str:
+        """What to say of a candidate that breaks the rules, nothing of one that keeps them. `reference` is what the operator's own
+        reference ran."""
+        used = self.computing(found.counts)
+        if self.mode == "allow" or not used:
+            return ""
+        if self.mode == "forbid":
+            return f"PyTorch computes for it ({_listed(used)}); a kernel may have PyTorch allocate, view, cast and copy, and nothing else"
+        if not found.made_outside:
+            return f"it is a wrapper: PyTorch computes all of it ({_listed(used)})"
+        wanted = self.computing(reference)
+        if wanted and all(used[name] >= count for name, count in wanted.items()):
+            return f"it is a wrapper: PyTorch does all that it does for the reference ({_listed(wanted)}), and its own code adds to that"
+        return ""
+
+    def told(self) -> str:
+        """The rule in a sentence, for whoever writes a kernel."""
+        lists = "allocation, views, casts and copies"
+        return {
+            "forbid": f"PyTorch may be used for {lists} only: any operator that computes (matmul, sum, exp, softmax, +, …) is cheating.",
+            "replace": f"Beside {lists} PyTorch may compute part of the model, but at least one of its computing operators must be done by "
+            "code of your own, whose results are used; a wrapper around PyTorch alone is cheating.",
+            "allow": "PyTorch may compute anything.",
+        }[self.mode]
+
+
+def policy_for(operator: OperatorRef, mode: str = "") -> Policy:
+    """The rules for an operator; `mode` overrides what the file says. Raises `BadInput` for a mode that there is not."""
+    rules = _rules()
+    chosen = mode or rules["operators"].get(operator.text if operator.kind == "registered" else "", rules["mode"][operator.kind])
+    if chosen not in get_args(Mode):
+        raise BadInput(f"There is no policy '{chosen}'; choose one of {', '.join(get_args(Mode))}.")
+    allowed = frozenset(name for names in rules["allowed"].values() for name in names)
+    return Policy(chosen, allowed, frozenset(rules["torch"]["namespaces"]))
+
+
+@cache
+def _rules() -> dict:
+    return tomllib.loads(Path(__file__).with_name("policy.toml").read_text())
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    names = sorted(counts)
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
