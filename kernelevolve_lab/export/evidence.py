@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from kernelevolve_lab.export.base import ExportRequest
 from kernelevolve_lab.records import Ratio
+from kernelevolve_lab.rendering import words
 
 
 def ratio_text(ratio: Ratio) -> str:
@@ -16,15 +15,14 @@ def evidence_lines(request: ExportRequest) -> list[str]:
     """The evidence as lines of text, for a header comment."""
     entry, state = request.entry, request.state
     evaluation = entry.evaluation
-    judged = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(entry.judged_at))
     target = state.target.title if state.target else evaluation.target
     lines = [
         f"Candidate {entry.candidate.id} of run {state.run}: {entry.candidate.title or 'untitled'}.",
-        f"Verdict {evaluation.verdict}, evidence {evaluation.evidence}, on {target} ({evaluation.target}), {judged}.",
+        f"Verdict {evaluation.verdict}, evidence {evaluation.evidence}, on {target} ({evaluation.target}), {words.when(entry.judged_at)}.",
     ]
     lines += [f"Speedup, geometric mean over the visible cases: {ratio_text(ratio)}." for ratio in evaluation.speedups]
     if evaluation.flags:
-        lines.append(f"Flags: {', '.join(evaluation.flags)}.")
+        lines.append(f"Flags: {'; '.join(words.flags(entry))}.")
     if not evaluation.final:
         lines.append("Measured once during the search, not yet re-measured as a finalist.")
     for result in evaluation.cases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from kernelevolve_lab.records import Evaluation, Evidence, Ratio, RooflinePoint, TargetSpec, Verdict
@@ -49,6 +50,17 @@ def look(entry: Entry) -> Look:
     if entry.judging:
         return JUDGING
     return DROPPED if entry.banned else QUEUED
+
+
+def flags(entry: Entry) -> list[str]:
+    """The flags of a candidate; one that a person overruled says so, with the reason."""
+    found = entry.evaluation.flags if entry.evaluation else ()
+    return [f"{flag}, overruled by a person: {said.reason}" if (said := entry.overruling(flag)) else str(flag) for flag in found]
+
+
+def when(at: float) -> str:
+    """A moment, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
 def times(value: float | None) -> str:

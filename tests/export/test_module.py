@@ -1,87 +1,19 @@
 """An exported module is used as a user would use it: in a fresh process that cannot import this package."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from exported import KERNEL, PYTHON_KERNEL, request, run_alone
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.export import module
 from kernelevolve_lab.export.base import ExportRequest
+from kernelevolve_lab.export.kernel import module_text
 from kernelevolve_lab.export.source import self_contained
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import (
-    Candidate,
-    CaseResult,
-    ErrorStats,
-    Evaluation,
-    Evidence,
-    OperatorRef,
-    Ratio,
-    RunConfig,
-    TensorSpec,
-    Verdict,
-)
-from kernelevolve_lab.records.run_state import Entry, RunState
-
-KERNEL = """\
-#include "kel.h"
-#include <cmath>
-
-extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Stream stream) {
-    const float *x = inputs[0].ptr<float>(), *weight = inputs[1].ptr<float>(), *bias = inputs[2].ptr<float>();
-    float* y = outputs[0].ptr<float>();
-    const std::int64_t rows = inputs[0].size(0), cols = inputs[0].size(1);
-    #pragma omp parallel for num_threads(stream.threads)
-    for (std::int64_t r = 0; r < rows; ++r) {
-        double sum = 0, square = 0;
-        for (std::int64_t c = 0; c < cols; ++c) sum += x[r * cols + c];
-        const double mean = sum / cols;
-        for (std::int64_t c = 0; c < cols; ++c) square += (x[r * cols + c] - mean) * (x[r * cols + c] - mean);
-        const double scale = 1 / std::sqrt(square / cols + 1e-5);
-        for (std::int64_t c = 0; c < cols; ++c) y[r * cols + c] = float((x[r * cols + c] - mean) * scale * weight[c] + bias[c]);
-    }
-}
-"""
-
-
-def request(out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT) -> ExportRequest:
-    """A judged LayerNorm candidate; the numbers are made up, as only their being written out matters here."""
-    operator: Operator = registry.load("operators", "layer_norm")
-    candidate = Candidate(language="cpp", source=source, title='plain "two pass"')
-    case = operator.held_out("laptop")[0]
-    rows, cols = case.sizes["rows"], case.sizes["cols"]
-    specs = tuple(TensorSpec(shape=shape, dtype="float32") for shape in ((rows, cols), (cols,), (cols,)))
-    result = CaseResult(case=case, inputs=specs, verdict=verdict, error=ErrorStats(candidate=1e-7, reference=1e-7, gate=1e-5))
-    correct = verdict is Verdict.CORRECT
-    ratio = Ratio(value=1.25, low=1.21, high=1.29, baseline="torch.compile") if correct else None
-    evaluation = Evaluation(
-        candidate=candidate.id,
-        target="cpu",
-        language="cpp",
-        verdict=verdict,
-        evidence=Evidence.MEASURED,
-        reasons=() if correct else ("wrong",),
-        speedup=ratio,
-        speedups=(ratio,) if ratio else (),
-        cases=(result,),
-    )
-    config = RunConfig(operator=OperatorRef(kind="registered", name="layer_norm", text="layer_norm"), target="cpu", language="cpp")
-    return ExportRequest(Entry(candidate, order=1, generation=0, evaluation=evaluation), RunState(run="r1", config=config), out)
-
-
-def run_alone(path: Path, code: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Run code beside the module, in a process where this package cannot be imported."""
-    blocked = "import sys; sys.modules['kernelevolve_lab'] = None\n"
-    return subprocess.run(
-        [sys.executable, "-c", blocked + code],
-        cwd=path.parent,
-        env={"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(cache), "HOME": str(cache)},
-        capture_output=True,
-        text=True,
-    )
+from kernelevolve_lab.records import OperatorRef, Verdict
+from kernelevolve_lab.records.run_state import RunState
 
 
 def test_module_runs_alone_and_passes_its_self_test(tmp_path: Path) -> None:
@@ -89,6 +21,13 @@ def test_module_runs_alone_and_passes_its_self_test(tmp_path: Path) -> None:
     ran = run_alone(path, f"import {path.stem} as m; print(*m.self_test(), sep='\\n')", tmp_path / "cache")
     assert ran.returncode == 0, ran.stderr
     assert "odd: right, largest error" in ran.stdout
+
+
+def test_module_of_a_python_kernel_runs_alone(tmp_path: Path) -> None:
+    (path,) = module.export(request(tmp_path, PYTHON_KERNEL, language="python"))
+    ran = run_alone(path, f"import {path.stem} as m; print(*m.self_test()); print(m._loaded().__file__)", tmp_path / "cache")
+    assert ran.returncode == 0, ran.stderr
+    assert "odd: right, largest error" in ran.stdout and str(tmp_path / "cache") in ran.stdout
 
 
 def test_module_can_be_loaded_from_its_path(tmp_path: Path) -> None:
@@ -155,7 +94,7 @@ def test_code_that_is_not_the_users_own_is_not_loaded(tmp_path: Path, kind: str,
 
 
 def test_header_carries_the_evidence_on_plain_lines(tmp_path: Path) -> None:
-    text = module.module_text(request(tmp_path))
+    text = module_text(request(tmp_path))
     assert "1.25x over torch.compile (95 % interval 1.21 to 1.29)" in text
     assert "evidence measured" in text
     assert "plain 'two pass'" in text
