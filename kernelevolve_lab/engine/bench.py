@@ -109,8 +109,8 @@ class Bench:
     def judge_finalist(self, state: RunState) -> bool:
         """Take up the next finalist; return whether there is one, or one being judged.
 
-        The leaders are measured once more, because whoever leads after many noisy comparisons owes part of the lead to luck; and as long as
-        that brings down the leader, the next one is, too.
+        The leader is measured once more, because whoever leads after many noisy comparisons owes part of the lead to luck, and so are
+        those behind it whose interval reaches its own; and as long as that brings down the leader, the next one is, too.
         """
         if self.judging:
             return True
@@ -118,7 +118,8 @@ class Bench:
             entry for entry in state.ranked() if not entry.banned and entry.fitness > 0 and entry.evaluation.evidence is Evidence.MEASURED
         ]
         open_ones = [entry for entry in leaders if not entry.evaluation.final and entry.id not in self._finals]
-        due = [entry for entry in leaders[:FINALISTS] if entry in open_ones] if len(self._finals) < FINALISTS else []
+        level = [entry for entry in leaders[:FINALISTS] if entry.evaluation.speedup.high >= leaders[0].evaluation.speedup.low]
+        due = [entry for entry in level if entry in open_ones] if len(self._finals) < FINALISTS else []
         if not due and leaders[:1] == open_ones[:1] and len(self._finals) < MOST_FINALS:
             due = open_ones[:1]
         if not due:

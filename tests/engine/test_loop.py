@@ -40,7 +40,9 @@ def test_a_search_judges_exactly_as_many_as_asked_and_measures_its_leaders_again
     state = run.state
     assert (run.status, state.judged, len(state.entries), len(proposer.requests)) == ("finished", 12, 12, 12)
     assert len(judge.judged) == 12 and len(set(judge.judged)) == 12
-    assert judge.finals == [entry.id for entry in sorted(state.entries.values(), key=lambda e: -e.fitness)[:3]]
+    first, *others = sorted(state.entries.values(), key=lambda e: -e.fitness)[:3]
+    level = [entry for entry in others if entry.evaluation.speedup.high >= first.evaluation.speedup.low]
+    assert judge.finals == [entry.id for entry in (first, *level)]
     assert run.best.evaluation.final
     assert run.best.source == max(state.entries.values(), key=lambda e: e.fitness).source
     assert judge.opened and judge.closed and proposer.closed
@@ -160,6 +162,15 @@ def test_luck_does_not_win(store: Store) -> None:
     run.wait(PATIENCE)
     assert run.best.source.startswith("speed=5")
     assert len(judge.finals) == 5
+
+
+def test_only_who_may_be_the_best_is_measured_again(store: Store) -> None:
+    speeds = ["speed=2", "speed=4", "speed=3.98", "speed=3"]  # the scripted intervals are 1 % wide to either side
+    judge = ScriptedJudge()
+    run = begin(store, judge, ScriptedProposer(lambda request: f"{speeds[request.index]} n={request.index}"), candidates=4)
+    run.wait(PATIENCE)
+    finals = [run.state.entries[identity].source for identity in judge.finals]
+    assert finals == ["speed=4 n=1", "speed=3.98 n=2"]
 
 
 # Things that go wrong
