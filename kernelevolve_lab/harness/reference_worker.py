@@ -39,6 +39,7 @@ class InputSet:
     seed: int
     inputs: tuple[torch.Tensor, ...]
     map: mmap.mmap
+    samples: list[numerics.Sample]
     golden: list[numerics.Golden] | None = None
 
 
@@ -51,6 +52,7 @@ class Worker:
     sets: dict[int, InputSet] = field(default_factory=dict)
     arenas: dict[int, mmap.mmap] = field(default_factory=dict)
     compiled: dict[str, Any] = field(default_factory=dict)
+    gates: dict[str, list[float]] = field(default_factory=dict)  # by case, the widest of the newest golden of each output
 
     def open(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Load the operator and describe it."""
@@ -79,8 +81,9 @@ class Worker:
                     _view(writable, place, tensor.dtype).copy_(tensor)
         memory.seal(fd, memory.SEAL_ALL)
         shared = mmap.mmap(fd, size, prot=mmap.PROT_READ)
-        drawn = InputSet(case, seed, tuple(_view(shared, p, t.dtype) for p, t in zip(placed, inputs, strict=True)), shared)
-        outputs = _outputs(self._operator.reference(*(tensor.clone() for tensor in drawn.inputs)))
+        views = tuple(_view(shared, p, t.dtype) for p, t in zip(placed, inputs, strict=True))
+        outputs = _outputs(self._operator.reference(*(tensor.clone() for tensor in views)))
+        drawn = InputSet(case, seed, views, shared, [numerics.Sample.of(tensor.contiguous()) for tensor in outputs])
         self.sets[request["id"]] = drawn
         answer: dict[str, Any] = {
             "size": size,
@@ -90,7 +93,8 @@ class Worker:
         if request.get("golden"):
             answer |= self._expect(drawn, outputs)
         if request.get("trivial"):
-            answer["trivial"] = numerics.trivial_errors(drawn.golden or [], drawn.inputs)
+            others = _outputs(self._operator.reference(*self._drawn(case, seed ^ 1)))
+            answer["trivial"] = numerics.trivial_errors(drawn.golden or [], drawn.inputs, others)
         return answer, [fd]
 
     def expect(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
@@ -114,18 +118,22 @@ class Worker:
         return {}, []
 
     def compare(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
-        """Compare an arena with a set's golden; per output the error, the worst place and the count of poisoned elements."""
-        wanted, shared = self.sets[request["id"]].golden, self.arenas[request["arena"]]
-        assert wanted is not None
+        """Compare an arena with a set's golden, or with samples of what the reference gives for it; per output the error, the worst place
+        and the count of poisoned elements."""
+        drawn, shared = self.sets[request["id"]], self.arenas[request["arena"]]
         found = []
-        for index, (want, place) in enumerate(zip(wanted, _placed(request["outputs"]), strict=True)):
-            got = _view(shared, place, want.dtype)
-            bits = request["poison"][index]
-            result = numerics.compare(got, want, bits)
-            entry = {"error": result.error, "gate": want.gate, "reference": want.reference, "unwritten": result.unwritten}
+        for index, place in enumerate(_placed(request["outputs"])):
+            got = _view(shared, place, getattr(torch, place.spec.dtype))
+            if request["sampled"]:
+                result = drawn.samples[index].compare(got, self.gates[drawn.case.name][index])
+            else:
+                assert drawn.golden is not None
+                result = numerics.compare(got, drawn.golden[index], request["poison"][index])
+            entry = {"error": result.error, "gate": result.gate, "reference": result.reference, "unwritten": result.unwritten}
             entry |= {"numel": got.numel(), "worst": list(_unravel(result.worst, got.shape))}
-            if got.numel():
-                entry |= {"expected": float(want.values.reshape(-1)[result.worst]), "got": float(got.reshape(-1)[result.worst])}
+            if got.numel() and not request["sampled"]:
+                expected = drawn.golden[index].values.reshape(-1)[result.worst]
+                entry |= {"expected": float(expected), "got": float(got.reshape(-1)[result.worst])}
             found.append(entry)
         return {"outputs": found}, []
 
@@ -151,7 +159,7 @@ class Worker:
             return {"compiled": False, "why": _first_line(error)}, []
         wanted = drawn.golden or []
         for want, output in zip(wanted, outputs, strict=True):
-            if numerics.compare(output.contiguous(), want).error > want.gate:
+            if not numerics.compare(output.contiguous(), want).ok:
                 return {"compiled": False, "why": "the compiled reference is not within the gate of its own operator"}, []
         self.compiled[drawn.case.name] = function
         return {"compiled": True, "seconds": time.perf_counter() - started}, []
@@ -198,7 +206,8 @@ class Worker:
         tolerance = self._operator.tolerance
         double = _outputs(self._operator.reference(*wide))
         drawn.golden = numerics.golden(outputs, double, tolerance.factor, dict(tolerance.floors))
-        return {"reference": [want.reference for want in drawn.golden], "gates": [want.gate for want in drawn.golden]}
+        self.gates[drawn.case.name] = gates = [want.widest_gate for want in drawn.golden]
+        return {"gates": gates}
 
 
 def _outputs(result: Any) -> tuple[torch.Tensor, ...]:
