@@ -16,3 +16,11 @@ def waited(pid: int) -> float:
     except (OSError, IndexError, ValueError):
         return 0.0
     return total / 1e9
+
+
+def threads(pid: int) -> int:
+    """How many threads a process has; 0 when it is gone."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return 0

@@ -170,7 +170,7 @@ class Judge:
                 BaselineCase(
                     case=case,
                     name=name,
-                    timing=statistics.timing(works.baselines[case.name][name], self._rng),
+                    timing=statistics.timing(works.baselines[case.name][name]),
                     inputs=works.inputs[case.name],
                 )
                 for case in works.visible

@@ -1,7 +1,7 @@
 """The input sets that the judge has ready: drawn from secret seeds, shared by the candidates of a run, and drawn anew over time.
 
-No candidate can tell another what it saw (each gets a process of its own that dies with it, and nothing to write to), so a set may serve
-many candidates; within one candidate it is told apart whether a set is seen for the first time.
+No candidate process can tell another what it saw (it dies with its memory, has nothing to write to, and what it left in the output arenas
+is cleared), so a set may serve many of them. Each meets a set in a timed call once: that is what keeps a kernel from replaying an answer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from typing import Any
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.records import Case
+
+GOLDEN = 2
+"""Sets of a case that have a float64 golden: one for the check before a process is timed, one for a full check of a timed call."""
+SMALL_BYTES = 2 << 20
+"""Of sets up to this size several times as many are kept: calls are short then, and need more of them."""
+HELD_OUT_SETS = 8
 
 
 class InputPool:
@@ -30,10 +36,10 @@ class InputPool:
         self._timing[drawn.case.name].append(drawn)
 
     def timing(self, case: Case) -> list[InputSet]:
-        """The sets to time a case with, in a new random order; at least two of them, or as many as `pool_bytes` allows."""
+        """The sets to time a case with, in a new random order; at least three of them, or as many as `pool_bytes` allows."""
         kept = self._timing[case.name]
         while len(kept) < self._wanted(case):
-            kept.append(self._reference.draw(case, golden=len(kept) < 2))
+            kept.append(self._reference.draw(case, golden=len(kept) < GOLDEN))
         return self._random.sample(kept, len(kept))
 
     def check(self, case: Case, distribution: str) -> InputSet:
@@ -76,8 +82,7 @@ class InputPool:
     def _wanted(self, case: Case) -> int:
         kept = self._timing[case.name]
         if not kept:
-            return 2
-        if case.held_out:
-            return 1
+            return GOLDEN
+        most = HELD_OUT_SETS if case.held_out else self._settings.pool_sets * (4 if kept[0].size <= SMALL_BYTES else 1)
         share = self._settings.pool_bytes // (len(self._cases) * kept[0].size)
-        return max(2, min(self._settings.pool_sets, share))
+        return max(3, min(most, share))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import channel, memory, sandbox
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
@@ -59,9 +61,11 @@ class InputSet:
     closed: bool = False
 
     def touch(self) -> None:
-        """Read one byte of each cache line, so that the contents are in this processor's caches."""
+        """Read one word of each cache line, so that the contents are in this machine's caches."""
         with mmap.mmap(self.fd, self.size, prot=mmap.PROT_READ) as view:
-            view[::64]
+            words = np.frombuffer(view, np.uint64)[::8]
+            words.max()
+            del words
 
     def close(self) -> None:
         """Free the memory here."""

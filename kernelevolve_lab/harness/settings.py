@@ -16,8 +16,9 @@ class JudgeSettings:
     Timing: `threads` for candidate and baselines alike (0: all processors this process may use). Rounds are pairs of visits; a visit is
     enough calls to last `visit_seconds`. A case takes from `min_rounds` to `max_rounds` rounds, stops when the 95 % interval is narrower
     than `precision` (relative, half-width) or wholly below `clear_loss`, and at the latest after `case_seconds`; a final round uses the
-    `final_` values. `pool_sets` input sets per visible case are drawn and kept, at most `pool_bytes` for all; after every
-    `refresh_every` evaluations one of them is drawn anew, and before a final round all are.
+    `final_` values, and adds `cold_rounds` with cold caches. `pool_sets` input sets per visible case are drawn and kept (of small ones four
+    times as many), at most `pool_bytes` for all; after every `refresh_every` evaluations one of them is drawn anew, and before a final
+    round all are.
     `compiled` says whether torch.compile is a baseline at all.
     `torch_mode` overrides what `policy.toml` lets a Python candidate have PyTorch do: `forbid`, `replace` or `allow`.
     Second witness: a candidate that reports less than `witness_share` of what the judge's clock sees per call is not believed.
@@ -32,22 +33,23 @@ class JudgeSettings:
 
     threads: int = 0
     visit_seconds: float = 1e-3
-    min_rounds: int = 7
+    min_rounds: int = 6
     max_rounds: int = 60
     case_seconds: float = 0.25
     precision: float = 0.015
     clear_loss: float = 0.9
-    final_min_rounds: int = 21
+    final_min_rounds: int = 24
     final_max_rounds: int = 200
     final_case_seconds: float = 2.0
     final_precision: float = 0.004
-    pool_sets: int = 6
+    cold_rounds: int = 3
+    pool_sets: int = 9
     pool_bytes: int = 1 << 30
     refresh_every: int = 2
     compiled: bool = True
     torch_mode: str = ""
 
-    witness_share: float = 0.85
+    witness_share: float = 0.97
 
     def thread_count(self) -> int:
         """The threads that candidate and baselines get."""

@@ -1,16 +1,25 @@
 """How fast is it? Candidate and baselines by turns, on the same inputs, until the interval is narrow enough or the time is up.
 
-A round visits the candidate and each baseline once, in random order; a visit is a few calls back to back, each on another input set, timed
-in the worker around the bare call. The candidate's visits are witnessed by the judge's own clock; its outputs are sprinkled with random
-words before each visit, and looked at as soon as it returns; some visits are compared with the golden. Rounds in which a worker had to
-wait for a processor are measured again, as long as there is time.
+A round visits the candidate and each baseline once; a visit is a few calls back to back, each on another input set, timed in the worker
+around the bare call. Candidate and main baseline go first by turns, in random pairs of rounds, so that neither order nor drift favours one.
 
-Cache policy `warm`: inputs and outputs are resident and were last touched by another process, as in a program where one operator's
-outputs are the next one's inputs. Both sides reuse the memory of their outputs.
+No answer can be replayed: in a timed call a process meets contents that it has never seen, and only such calls count. When a process has
+seen all sets, another is started that has seen none. A few calls on contents seen before are timed beside the first ones, to tell by the
+difference who tries. The candidate is stopped (SIGSTOP) whenever it is not its turn, so it cannot compute, or take the processor from a
+baseline, in somebody else's.
+
+What was timed is checked: outputs are sprinkled with random words before each visit and looked at as soon as it returns; some thousand
+elements of every timed call are compared with what the reference gives, and whole outputs with the golden once in each process. The
+candidate's visits are witnessed by the judge's own clock. Rounds in which a worker had to wait for a processor are measured again, as
+long as there is time.
+
+Cache policy `warm`: inputs were just read by another process, outputs written by one, as in a program where one operator's outputs are
+the next one's inputs. For `cold` see `cold.py`. Both sides reuse the memory of their outputs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -28,12 +37,14 @@ from kernelevolve_lab.harness.settings import JudgeSettings
 
 SPRINKLED = 64
 """Random words in each output of each timed call."""
-
-
 DISTURBED_SHARE = 0.02
 """A round is disturbed when the candidate or the main baseline waited for a processor for more than this share of its time."""
-FEWEST_ROUNDS = 5
+FEWEST_ROUNDS = 6
 """With fewer undisturbed rounds than this the disturbed ones count, too."""
+LOOKS = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""After how many rounds it is asked whether they suffice: not after each, since who looks often enough sees a narrow interval by luck."""
+REPEATS = 3
+"""Calls of each case on contents that the process has seen before."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +56,21 @@ class Limits:
     seconds: float
     precision: float
     clear_loss: float
-    check_all: bool
+    cold_rounds: int = 0
 
     @classmethod
     def of(cls, settings: JudgeSettings, final: bool) -> Limits:
         """The limits of an ordinary or a final round."""
         if final:
             return cls(
-                settings.final_min_rounds, settings.final_max_rounds, settings.final_case_seconds, settings.final_precision, 0.0, True
+                settings.final_min_rounds,
+                settings.final_max_rounds,
+                settings.final_case_seconds,
+                settings.final_precision,
+                0.0,
+                settings.cold_rounds,
             )
-        return cls(settings.min_rounds, settings.max_rounds, settings.case_seconds, settings.precision, settings.clear_loss, False)
+        return cls(settings.min_rounds, settings.max_rounds, settings.case_seconds, settings.precision, settings.clear_loss)
 
 
 class Contender(Protocol):
@@ -86,12 +102,13 @@ class ReferenceContender:
         return sum(spent) / len(spent) / 1e9
 
 
-@dataclass(frozen=True)
+@dataclass
 class SessionContender:
     """Another candidate, in a process of its own (or the same kernel again: an A/A comparison). It uses the arena that the candidate
-    does not use in that round."""
+    does not use in that round, and takes a new process when it has seen a set before."""
 
     session: Session
+    renew: Callable[[], Session]
 
     @property
     def pid(self) -> int:
@@ -100,6 +117,8 @@ class SessionContender:
 
     def visit(self, sets: list[InputSet], turn: int, timeout: float) -> float:
         """See `Contender`."""
+        if self.session.seen.intersection(drawn.id for drawn in sets):
+            self.session = self.renew()
         arena = 1 - turn % 2
         for drawn in sets:
             self.session.workload(drawn, arena)
@@ -116,19 +135,14 @@ class CaseTiming:
     witnessed: list[tuple[float, float]] = field(default_factory=list)  # judge's clock and worker's clock, whole visits
     disturbed: list[bool] = field(default_factory=list)  # rounds in which the candidate or the main baseline waited for a processor
     processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
-    fresh: list[float] = field(default_factory=list)
-    repeated: list[float] = field(default_factory=list)
-    idle: float = 0.0  # processor seconds that the candidate used between visits
-    left_at: float = 0.0  # its processor time at the end of the last visit
+    again: list[tuple[float, float]] = field(default_factory=list)  # one set's first call in a process and a later one
+    cold: dict[str, list[float]] = field(default_factory=dict)  # seconds of calls with cold caches, by who was timed
     wrong: str = ""
 
-    def works_between(self) -> str:
-        """What to say about a candidate that computes while it is not called, if this one does: it steals from the baselines' time, or
-        does its work when nobody looks."""
-        used = sum(share * seconds for share, (_, seconds) in zip(self.processor, self.witnessed, strict=True))
-        if self.idle <= 0.1 * used + 1e-4 * len(self.candidate):
-            return ""
-        return f"it used {self.idle * 1e3:.1f} ms of processor time while it was not being called ({used * 1e3:.1f} ms while it was)"
+    @property
+    def seems_to_replay(self) -> bool:
+        """Whether calls on contents seen before were much faster, so that it is worth a closer look."""
+        return len(self.again) >= REPEATS and all(later < 0.75 * first for first, later in self.again[-REPEATS:])
 
     def undisturbed(self, rounds: Sequence[float]) -> list[float]:
         """The values of undisturbed rounds; of all, where too few were left alone."""
@@ -146,95 +160,162 @@ def time_baseline(reference: Reference, sets: Sequence[InputSet], baseline: str,
     return [ns / 1e9 for ns in reference.time(baseline, order)[1:]]
 
 
-def time_case(
-    session: Session,
-    reference: Reference,
-    sets: Sequence[InputSet],
-    baselines: dict[str, tuple[Contender, float]],
-    estimate: float,
-    limits: Limits,
-    settings: JudgeSettings,
-    timeout: float,
-    cancelled: Callable[[], bool],
-) -> CaseTiming:
-    """Time one case. `baselines` gives by name who it is timed against, with the expected seconds of one call, the main one first;
-    `estimate` is the candidate's."""
-    lot = random.SystemRandom()
-    rng = np.random.default_rng(lot.getrandbits(64))
-    main = next(iter(baselines))
-    found = CaseTiming(baselines={name: [] for name in baselines})
-    calls = {name: _calls(seconds, settings) for name, (_, seconds) in baselines.items()} | {"": _calls(estimate, settings)}
-    golden = [drawn for drawn in sets if drawn.has_golden]
-    check_at = lot.randrange(limits.min_rounds)
-    started = time.monotonic()
-    for number in range(limits.max_rounds):
-        if cancelled():
-            raise Cancelled
+class CaseTimer:
+    """Times one case. `baselines` gives by name who the candidate is timed against, with the expected seconds of one call, the main one
+    first; `estimate` is the candidate's. `renew` ends the session and starts another, which has made a call but seen no set for timing."""
+
+    def __init__(
+        self,
+        session: Session,
+        renew: Callable[[], Session],
+        reference: Reference,
+        sets: Sequence[InputSet],
+        baselines: dict[str, tuple[Contender, float]],
+        estimate: float,
+        limits: Limits,
+        settings: JudgeSettings,
+        timeout: float,
+    ):
+        self.session = session
+        self.found = CaseTiming(baselines={name: [] for name in baselines})
+        self._renew = renew
+        self._reference = reference
+        self._sets = sets
+        self._baselines = baselines
+        self._main = next(iter(baselines))
+        self._limits = limits
+        self._timeout = timeout
+        self._lot = random.SystemRandom()
+        self._rng = np.random.default_rng(self._lot.getrandbits(64))
+        self._firsts: dict[int, float] = {}
+        self._held = contextlib.ExitStack()  # holds the candidate still while it is open
+        quickest = min(estimate, baselines[self._main][1])
+        # Short calls are timed several at a time, but so few that one process lasts for the rounds that most candidates get.
+        self._calls = min(max(1, (len(sets) - 1) // limits.min_rounds), max(1, round(settings.visit_seconds / max(quickest, 1e-7))))
+        self._queue = self._unseen()
+
+    def run(self, cancelled: Callable[[], bool]) -> CaseTiming:
+        """Time it. Raises `Cancelled`, and `CandidateFailed` when its process does."""
+        started = time.monotonic()
+        first = False
+        try:
+            for number in range(self._limits.max_rounds):
+                if cancelled():
+                    raise Cancelled
+                first = not first if number % 2 else self._lot.random() < 0.5
+                self._round(number, first)
+                if self.found.wrong or self._enough(time.monotonic() - started):
+                    break
+        finally:
+            self._held.close()
+        return self.found
+
+    def run_cold(self, flush: Callable[[], None]) -> None:
+        """Rounds of one call of the candidate and one of the main baseline, each with caches that hold none of its inputs: both after one
+        flush, on different sets. Adds to `CaseTiming.cold`."""
+        main = self._baselines[self._main][0]
+        for number in range(self._limits.cold_rounds):
+            if not self._queue:
+                self.session = self._renew()
+                self._queue = self._unseen()
+            mine = self._queue.pop()
+            other = self._lot.choice([drawn for drawn in self._sets if drawn is not mine])
+            self.session.workload(mine, 0)
+            flush()
+            for name in self._lot.sample(["candidate", self._main], 2):
+                if name == "candidate":
+                    spent = self.session.call([mine], 0, self._timeout).reported[0] / 1e9
+                else:
+                    with self.session.worker.frozen():
+                        spent = main.visit([other], number, self._timeout)
+                self.found.cold.setdefault(name, []).append(spent)
+
+    def _enough(self, spent: float) -> bool:
+        limits, rounds = self._limits, len(self.found.candidate)
+        if rounds < limits.min_rounds or (self.found.disturbed.count(False) < limits.min_rounds and spent <= 2 * limits.seconds):
+            return False
+        if spent > limits.seconds:
+            return True
+        if rounds not in LOOKS:
+            return False
+        ratio = statistics.paired_ratio(self.found.ratios(self._main), self._main)
+        return ratio.high < limits.clear_loss or (ratio.high - ratio.low) / 2 <= limits.precision * ratio.value
+
+    def _unseen(self) -> list[InputSet]:
+        """The sets that this process has not seen, in random order, one with a golden early among them."""
+        order = self._lot.sample(list(self._sets), len(self._sets))
+        order = [drawn for drawn in order if drawn.id not in self.session.seen]
+        golden = next((drawn for drawn in order if drawn.has_golden), None)
+        if golden is not None:
+            order.remove(golden)
+            order.insert(self._lot.randrange(min(len(order) + 1, self._limits.min_rounds)), golden)
+        return order
+
+    def _round(self, number: int, candidate_first: bool) -> None:
+        if not self._queue:
+            self._held.close()
+            self.session = self._renew()
+            self._queue = self._unseen()
+            self._firsts.clear()
+        sets, self._queue = self._queue[: self._calls], self._queue[self._calls :]
+        sets.sort(key=lambda drawn: drawn.has_golden)  # the last call of a visit is the one whose output is compared whole
+        for drawn in sets:
+            drawn.touch()
         # Beside the main baseline the others get the first rounds only: they are shown, not ranked by.
-        names = ["", *(name for name in baselines if name == main or number < limits.min_rounds)]
-        order = lot.sample(list(sets), len(sets))
-        checked = golden and (limits.check_all or number == check_at)
-        if checked:
-            last = lot.choice(golden)
-            order = [*(drawn for drawn in order if drawn is not last), last]
+        names = ["", *(name for name in self._baselines if name == self._main or number < self._limits.min_rounds)]
+        order = self._lot.sample(names, len(names))
+        one, other = order.index(""), order.index(self._main)
+        if (one < other) != candidate_first:
+            order[one], order[other] = order[other], order[one]
         disturbed = False
-        for name in lot.sample(names, len(names)):
-            visit_sets = [order[-1 - i % len(order)] for i in reversed(range(calls[name]))]
-            pid = baselines[name][0].pid if name else session.worker.candidate_pid
-            waited, began = contention.waited(pid), time.perf_counter()
+        for name in order:
             if name:
-                found.baselines[name].append(baselines[name][0].visit(visit_sets, number, timeout))
-            elif wrong := _visit(session, visit_sets, number % 2, found, rng, timeout):
-                found.wrong = wrong
-                return found
+                contender = self._baselines[name][0]
+                waited, began = contention.waited(contender.pid), time.perf_counter()
+                self.found.baselines[name].append(contender.visit(sets, number, self._timeout))
+            else:
+                waited, began = contention.waited(self.session.worker.candidate_pid), time.perf_counter()
+                self.found.wrong = self._visit(sets, number)
+                if self.found.wrong:
+                    return
+            pid = self._baselines[name][0].pid if name else self.session.worker.candidate_pid
             kept_waiting = contention.waited(pid) - waited > DISTURBED_SHARE * (time.perf_counter() - began)
-            disturbed |= kept_waiting and name in ("", main)
-            if not name and checked and (wrong := _compare(session, reference, visit_sets, number % 2)):
-                found.wrong = wrong
-                return found
-        found.disturbed.append(disturbed)
-        calls[""] = _calls(float(np.median(found.candidate)), settings)
-        spent = time.monotonic() - started
-        if number + 1 >= limits.min_rounds and (found.disturbed.count(False) >= limits.min_rounds or spent > 2 * limits.seconds):
-            low, high = statistics.rank_interval(found.ratios(main))
-            narrow = (high - low) / 2 <= limits.precision * (low + high) / 2
-            if high < limits.clear_loss or narrow or spent > limits.seconds:
-                break
-    return found
+            disturbed |= kept_waiting and name in ("", self._main)
+        self.found.disturbed.append(disturbed)
 
+    def _visit(self, sets: list[InputSet], number: int) -> str:
+        """One visit of the candidate; returns what is wrong with it."""
+        session, found = self.session, self.found
+        index = number % 2  # the arenas take turns: where the pages of an output lie can make a kernel a few percent faster or slower
+        self._held.close()
+        for drawn in sets:
+            session.workload(drawn, index)  # mapping a new set is no part of the visit
+        arena, places = session.arenas[index], session.places(sets, index)
+        last = {written[0].offset if written else 0: (drawn, written) for drawn, written in zip(sets, places, strict=True)}
+        sprinkled = [arena.sprinkle(written, self._rng, SPRINKLED) for _, written in last.values()]  # of one place the last call counts
+        visit = session.call(sets, index, self._timeout)
+        self._held.enter_context(session.worker.frozen())
+        for words in sprinkled:
+            left = arena.unwritten(words)
+            if left > tolerated(words):
+                return f"outputs were not written when a timed call returned ({late(left, words)})"
+        for drawn, written in last.values():
+            whole = drawn.has_golden and drawn is sets[-1]
+            compared = self._reference.compare(drawn, session.shown[index], None, written, sampled=not whole)
+            if not compared.ok:
+                return f"wrong in a timed call, though right when it was checked: {explain(compared)}"
+        spent = sum(visit.reported) / 1e9
+        found.candidate.append(spent / len(sets))
+        found.witnessed.append((visit.witnessed / 1e9, spent))
+        found.processor.append(visit.processor / 1e9 / max(1e-9, spent))
+        self._firsts.update((drawn.id, nanoseconds / 1e9) for drawn, nanoseconds in zip(sets, visit.reported, strict=True))
+        earlier = [drawn for drawn in self._sets if drawn.id in self._firsts and drawn not in sets]
+        if earlier and number < self._limits.min_rounds and len(found.again) < REPEATS:
+            self._call_again(self._lot.choice(earlier), index)
+        return ""
 
-def _visit(session: Session, sets: list[InputSet], index: int, found: CaseTiming, rng: np.random.Generator, timeout: float) -> str:
-    # The arenas take turns: where the pages of an output lie can make a kernel a few percent faster or slower.
-    if found.candidate:
-        found.idle += session.worker.cpu_nanoseconds() / 1e9 - found.left_at
-    for drawn in sets:
-        session.workload(drawn, index)  # mapping a new set is no part of the visit
-    arena, places, seen = session.arenas[index], session.places(sets, index), set(session.seen)
-    last = {written[0].offset if written else 0: written for written in places}  # of calls that share a place the last one counts
-    sprinkled = [arena.sprinkle(written, rng, SPRINKLED) for written in last.values()]
-    visit = session.call(sets, index, timeout)
-    found.left_at = session.worker.cpu_nanoseconds() / 1e9
-    for words in sprinkled:
-        left = arena.unwritten(words)
-        if left > tolerated(words):
-            return f"outputs were not written when a timed call returned ({late(left, words)})"
-    for drawn, nanoseconds in zip(sets, visit.reported, strict=True):
-        (found.repeated if drawn.id in seen else found.fresh).append(nanoseconds / 1e9)
-        seen.add(drawn.id)
-    spent = sum(visit.reported) / 1e9
-    found.candidate.append(spent / len(sets))
-    found.witnessed.append((visit.witnessed / 1e9, spent))
-    found.processor.append(visit.processor / 1e9 / max(1e-9, spent))
-    return ""
-
-
-def _compare(session: Session, reference: Reference, sets: list[InputSet], index: int) -> str:
-    """What is wrong with the outputs of the last call of the visit that has just ended, if anything is."""
-    with session.worker.frozen():
-        found = reference.compare(sets[-1], session.shown[index], None, session.places(sets, index)[-1])
-    return "" if found.ok else f"wrong in a timed call, though right when it was checked: {explain(found)}"
-
-
-def _calls(seconds: float, settings: JudgeSettings) -> int:
-    """How many calls make a visit."""
-    return max(1, min(64, round(settings.visit_seconds / max(seconds, 1e-7))))
+    def _call_again(self, drawn: InputSet, index: int) -> None:
+        self._held.close()
+        again = self.session.call([drawn], index, self._timeout).reported[0] / 1e9
+        self._held.enter_context(self.session.worker.frozen())
+        self.found.again.append((self._firsts[drawn.id], again))

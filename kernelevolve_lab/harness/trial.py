@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.harness import probes, statistics
+from kernelevolve_lab.harness import contention, probes, statistics
+from kernelevolve_lab.harness.cold import Flusher
 from kernelevolve_lab.harness.correctness import Checked, check
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.policy import Policy
@@ -18,7 +19,7 @@ from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
-from kernelevolve_lab.harness.timing import CaseTiming, Limits, ReferenceContender, time_case
+from kernelevolve_lab.harness.timing import CaseTimer, CaseTiming, Limits, ReferenceContender
 from kernelevolve_lab.harness.workers import CandidateCheats, CandidateFailed
 from kernelevolve_lab.operators.base import Work
 from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, RooflinePoint, Scalar, TargetSpec, Verdict
@@ -26,12 +27,8 @@ from kernelevolve_lab.targets import roofline
 
 ABOVE_ROOF = 1.3
 """A fraction of the measured roof that noise in the ceilings does not explain."""
-
-
 CLEARLY_SLOWER = 0.9
 """A held-out case is timed in few rounds; only an interval wholly below this counts as slower."""
-FRESH_SETS = 5
-"""Input sets that no candidate has seen, for the replay probe."""
 
 
 @dataclass
@@ -76,17 +73,19 @@ class Trial:
         where: Case | None = None
         try:
             with self._stage("correctness"):
-                self._session = session = self.start()
+                self._session = self.start()
+                self.metrics["threads_at_start"] = contention.threads(self._session.worker.candidate_pid)
                 for where in self.bench.visible:
                     if self.verdict is Verdict.CORRECT:
-                        self._check_visible(session, where)
+                        self._check_visible(self._session, where)
             with self._stage("timing"):
                 for where in self.bench.visible:
                     if self.verdict is Verdict.CORRECT:
-                        self._time(session, where)
+                        self._time(where)
             for where in self.bench.held_out:
                 if self.verdict is Verdict.CORRECT:
-                    self._judge_held_out(session, where)
+                    self._judge_held_out(where)
+            self.metrics["threads_at_end"] = contention.threads(self._session.worker.candidate_pid)
         except CandidateFailed as failure:
             self._fail(where, failure.verdict, str(failure))
         finally:
@@ -117,15 +116,15 @@ class Trial:
         else:
             self._fail(case, Verdict.INCORRECT, checked.reason, checked)
 
-    def _judge_held_out(self, session: Session, case: Case) -> None:
+    def _judge_held_out(self, case: Case) -> None:
         """A kernel that is right for the shapes it was told and wrong, or no faster, for another is correct, but specialised."""
         try:
             with self._stage("correctness"):
-                checked = self._check(session, case, case.distribution)
+                checked = self._check(self._open_session, case, case.distribution)
             self.results[case.name] = CaseResult(case=case, verdict=Verdict.CORRECT, error=checked.error)
             if checked.ok:
                 with self._stage("timing"):
-                    self._time(session, case)
+                    self._time(case)
                 self._weigh_held_out(case)
                 return
             verdict, reason = Verdict.INCORRECT, checked.reason
@@ -157,17 +156,33 @@ class Trial:
         if offence := self.bench.policy.offence(found, reference):
             raise CandidateCheats(offence)
 
-    def _time(self, session: Session, case: Case) -> None:
+    @property
+    def _open_session(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    def _renew(self, case: Case) -> Session:
+        """The candidate in a new process, which has made one call for the case but has seen no set that it will be timed with, if there is
+        another."""
+        self._open_session.close()
+        self._session = session = self.start()
+        drawn = self.bench.pool.check(case, case.distribution)
+        session.make_room(drawn)
+        session.call([drawn], 0, self._timeout(case))
+        return session
+
+    def _time(self, case: Case) -> None:
         sets = self.bench.pool.timing(case)
         limits = Limits.of(self.bench.settings, self.final)
         if case.held_out:
-            limits = Limits(5, 7, limits.seconds / 4, limits.precision, limits.clear_loss, False)
+            limits = Limits(5, 6, limits.seconds / 4, limits.precision, limits.clear_loss)
         with self.bench.lock.measuring(self.cancelled):
             contenders = {
                 name: (ReferenceContender(self.bench.reference, name), seconds) for name, seconds in self.bench.baselines[case.name].items()
             }
-            timing = time_case(
-                session,
+            timer = CaseTimer(
+                self._open_session,
+                lambda: self._renew(case),
                 self.bench.reference,
                 sets,
                 contenders,
@@ -175,10 +190,20 @@ class Trial:
                 limits,
                 self.bench.settings,
                 self._timeout(case),
-                self.cancelled,
             )
+            timing = timer.run(self.cancelled)
             if not timing.wrong and not case.held_out:
-                self._probe(session, case, sets, timing)
+                self._probe(case, sets, timing)
+            if limits.cold_rounds and not timing.wrong and self.verdict is Verdict.CORRECT:
+                timer.session = self._open_session
+                if self.bench.reference.device != "cpu":
+                    timer.run_cold(self.bench.reference.flush)
+                else:
+                    with Flusher(self.bench.target) as flusher:
+                        timer.run_cold(flusher.flush)
+        for drawn in sets:
+            if self._open_session.address(drawn):
+                self._open_session.forget(drawn)
         if self.verdict is not Verdict.CORRECT:
             return
         if timing.wrong:
@@ -186,8 +211,9 @@ class Trial:
             return
         self.timings[case.name] = timing
         measured = {"candidate": timing.candidate, **timing.baselines}
-        times = {name: statistics.timing(timing.undisturbed(values), self.bench.rng) for name, values in measured.items()}
-        speedups = tuple(statistics.median_ratio(timing.ratios(name), name, self.bench.rng) for name in timing.baselines)
+        times = {name: statistics.timing(timing.undisturbed(values)) for name, values in measured.items()}
+        times |= {f"{name}, cold": statistics.timing(values, "cold") for name, values in timing.cold.items()}
+        speedups = tuple(statistics.paired_ratio(timing.ratios(name), name) for name in timing.baselines)
         point = self._place(case, times["candidate"].median)
         self.results[case.name] = self.results[case.name].model_copy(update={"times": times, "speedups": speedups, "roofline": point})
 
@@ -208,42 +234,27 @@ class Trial:
             )
         return point
 
-    def _probe(self, session: Session, case: Case, sets: list[InputSet], timing: CaseTiming) -> None:
+    def _probe(self, case: Case, sets: list[InputSet], timing: CaseTiming) -> None:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
-        seconds, timeout = float(np.median(timing.candidate)), self._timeout(case)
-        found = probes.second_witness(session, sets, seconds, self.bench.settings.witness_share, timeout)
-        found = found or timing.works_between() or probes.works_on(session, sets[0], seconds, timeout)
-        if not found and (self.final or _seems_to_replay(timing)):
-            found = self._probe_replays(session, case, sets[:3])
+        session, seconds, timeout = self._open_session, float(np.median(timing.candidate)), self._timeout(case)
+        found = probes.second_witness(session, sets, timing.witnessed, seconds, self.bench.settings.witness_share, timeout)
+        found = found or probes.works_on(session, sets[0], seconds, timeout)
+        if not found and timing.seems_to_replay:
+            found = probes.replays(lambda: self._renew(case), sets, timeout)
         if found:
             self._fail(case, Verdict.CHEATING, found)
             return
-        golden = [drawn for drawn in sets if drawn.has_golden]
-        if len(golden) > 1 and (self.final or case is self.bench.visible[0]):
-            found = probes.stale_addresses(session, self.bench.reference, golden[0], golden[1], timeout)
+        if self.final or case is self.bench.visible[0]:
+            found = probes.stale_addresses(self._open_session, self.bench.reference, sets[0], sets[1], timeout)
             if found:
                 self._fail(case, Verdict.INCORRECT, found)
-
-    def _probe_replays(self, session: Session, case: Case, seen: list[InputSet]) -> str:
-        found = ""
-        for _ in range(3):  # on a busy machine one comparison can be bad luck, three in a row are not
-            fresh = [self.bench.reference.draw(case, golden=False) for _ in range(FRESH_SETS)]
-            try:
-                found = probes.replays(session, seen, fresh, self._timeout(case))
-            finally:
-                self.bench.reference.drop(fresh)
-            for drawn in fresh:
-                session.forget(drawn)
-            if not found:
-                return ""
-        return found
 
     def overall(self, baseline: str) -> Ratio | None:
         """The speedup over the visible cases against a baseline."""
         timings = [self.timings[case.name] for case in self.bench.visible if case.name in self.timings]
         if len(timings) < len(self.bench.visible) or not all(baseline in timing.baselines for timing in timings):
             return None
-        return statistics.geometric_mean([timing.ratios(baseline) for timing in timings], baseline, self.bench.rng)
+        return statistics.geometric_mean([timing.ratios(baseline) for timing in timings], baseline)
 
     def _weigh_held_out(self, case: Case) -> None:
         """Flag a kernel whose gain does not carry over: slower than the baseline at a shape it was not told, though faster where it was."""
@@ -266,17 +277,16 @@ class Trial:
         if case is not None:
             error = checked.error if checked is not None else None
             self.results[case.name] = CaseResult(case=case, verdict=verdict, reason=reason, error=error)
+        if verdict is Verdict.CHEATING:  # who cheats in one case has no result in any
+            told = f"it was found to cheat in {_called(case)}" if case is not None else reason
+            for name, result in self.results.items():
+                if result.verdict is Verdict.CORRECT:
+                    self.results[name] = CaseResult(case=result.case, verdict=verdict, reason=told, error=result.error)
 
     def _flag(self, flag: Flag, reason: str) -> None:
         if flag not in self.flags:
             self.flags.append(flag)
         self.reasons.append(reason)
-
-
-def _seems_to_replay(timing: CaseTiming) -> bool:
-    if min(len(timing.fresh), len(timing.repeated)) < 3:
-        return False
-    return float(np.median(timing.repeated)) < 0.75 * float(np.median(timing.fresh))
 
 
 def _called(case: Case) -> str:

@@ -94,11 +94,13 @@ def test_crashing_at_a_held_out_shape_is_specialised(evaluate):
 
 def test_a_final_round_measures_longer(evaluate):
     ordinary, final = Limits.of(FAST, final=False), Limits.of(FAST, final=True)
-    assert final.min_rounds > ordinary.min_rounds and final.seconds > ordinary.seconds and final.check_all
+    assert final.min_rounds > ordinary.min_rounds and final.seconds > ordinary.seconds and final.cold_rounds
     found = evaluate(GOOD, final=True)
     assert found.verdict is Verdict.CORRECT and found.final
     # Of the rounds only those count that other work on the machine left alone, so their number has no floor but the ordinary one.
     assert found.cases[0].times["candidate"].samples >= ordinary.min_rounds
+    cold = found.cases[0].times["candidate, cold"]
+    assert (cold.cache, cold.samples) == ("cold", FAST.cold_rounds) and cold.median > found.cases[0].times["candidate"].median
 
 
 def test_cancelled_evaluations_raise(evaluate):

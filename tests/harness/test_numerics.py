@@ -16,22 +16,56 @@ def _golden(double: torch.Tensor, dtype: torch.dtype = torch.float32) -> numeric
     return numerics.golden([double.to(dtype)], [double], 4.0, FLOORS)[0]
 
 
-def test_the_error_is_scaled_by_the_root_mean_square():
-    want = _golden(torch.full((300_000,), 1e-6, dtype=torch.float64))
-    got = torch.full((300_000,), 1e-6)
-    assert numerics.compare(got, want).error < 1e-6
-    got[200_001] = 1.1e-6
+def test_the_error_is_scaled_by_the_row_and_the_element():
+    want = _golden(torch.full((300, 1000), 1e-6, dtype=torch.float64))
+    got = torch.full((300, 1000), 1e-6)
+    assert numerics.compare(got, want).ok
+    got[200, 1] = 1.1e-6
     found = numerics.compare(got, want)
-    assert math.isclose(found.error, 0.1, rel_tol=1e-3) and found.worst == 200_001
-    assert numerics.compare(torch.zeros(300_000), want).error > 0.99
+    assert not found.ok and math.isclose(found.error, 0.05, rel_tol=1e-3) and found.worst == 200_001
+    assert numerics.compare(torch.zeros(300, 1000), want).error > 0.49
 
 
-def test_the_gate_is_the_floor_or_a_multiple_of_the_references_own_error():
-    values = torch.randn(1000, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [(64, 256), (16, 64, 32), (512, 40)])
+def test_rows_that_are_small_beside_others_cannot_be_zeros(shape):
+    scales = torch.logspace(-5, 6, shape[0], dtype=torch.float64).view(-1, *[1] * (len(shape) - 1))
+    double = torch.randn(shape, dtype=torch.float64) * scales
+    want = _golden(double)
+    assert numerics.compare(double.float(), want).ok
+    for row in range(shape[0]):
+        got = double.float()
+        got[row] = 0.0
+        found = numerics.compare(got, want)
+        assert not found.ok and found.worst // double[0].numel() == row
+        got[row] = double[row].bfloat16().float()
+        assert not numerics.compare(got, want).ok
+
+
+def test_a_row_of_zeros_may_be_off_by_a_rounding_of_the_others():
+    double = torch.randn(8, 64, dtype=torch.float64)
+    double[3] = 0.0
+    want = _golden(double)
+    got = double.float()
+    got[3, 5] = 1e-7
+    assert numerics.compare(got, want).ok
+    got[3, 5] = 1e-5
+    assert not numerics.compare(got, want).ok
+
+
+def test_the_gate_of_a_row_is_the_floor_or_a_multiple_of_the_references_own_error_there():
+    values = torch.randn(10, 100, dtype=torch.float64)
     exact = _golden(values)
-    assert exact.gate == FLOORS["float32"] and exact.reference < exact.gate
-    rough = numerics.golden([values.float() + 1e-4], [values], 4.0, FLOORS)[0]
-    assert math.isclose(rough.gate, 4 * rough.reference) and rough.gate > 1e-4
+    assert torch.all(exact.gate == FLOORS["float32"])
+    own = values.float()
+    own[4] += 1e-4
+    rough = numerics.golden([own], [values], 4.0, FLOORS)[0]
+    assert torch.allclose(rough.gate[4], 4 * rough.reference[4]) and rough.gate[4] > 1e-4
+    assert torch.all(rough.gate[torch.arange(10) != 4] == FLOORS["float32"])
+
+
+@pytest.mark.parametrize(("shape", "width"), [((7, 100), 100), ((7, 10, 4), 40), ((100,), 100), ((5,), 5), ((3, 0), 0), ((), 1)])
+def test_slices_are_rows_or_what_it_takes_for_enough_elements(shape, width):
+    assert numerics.slice_width(shape) == width
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -74,9 +108,10 @@ def test_unwritten_elements_are_counted():
 
 def test_trivial_answers_are_scored():
     x = torch.randn(50, 60)
-    scores = numerics.trivial_errors([_golden(x.double())], [x, torch.randn(3)])
+    scores = numerics.trivial_errors([_golden(x.double())], [x, torch.randn(3)], [torch.randn(50, 60)])
     assert scores["zeros"] > 1 and scores["the mean"] > 1 and scores["a copy of input 0"] <= 1
-    assert "a copy of input 1" not in scores
+    assert "a copy of input 1" not in scores and scores["what other inputs give"] > 1
+    assert numerics.trivial_errors([_golden(x.double())], [], [x])["what other inputs give"] <= 1
 
 
 def test_a_dtype_without_a_floor_is_an_error():
@@ -85,4 +120,21 @@ def test_a_dtype_without_a_floor_is_an_error():
 
 
 def test_empty_outputs_are_right():
-    assert numerics.compare(torch.empty(0), _golden(torch.empty(0, dtype=torch.float64))).error == 0.0
+    for shape in ((0,), (3, 0), (0, 3)):
+        assert numerics.compare(torch.empty(shape), _golden(torch.empty(shape, dtype=torch.float64))).ok
+        assert numerics.Sample.of(torch.empty(shape)).compare(torch.empty(shape), 1e-5).ok
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_a_sample_sees_work_that_was_left_out(dtype):
+    own = (torch.randn(300, 200) * torch.logspace(-6, 6, 300).unsqueeze(1)).to(dtype)
+    sample = numerics.Sample.of(own)
+    assert sample.compare(own.clone(), 1e-5).ok
+    for count in (1, 30):
+        got = own.clone()
+        got[-count:] = 0 if dtype is not torch.bool else ~got[-count:]
+        assert not sample.compare(got, 1e-5).ok
+    if dtype.is_floating_point:
+        got = own.clone()
+        got[7] = math.nan
+        assert sample.compare(got, 1e-5).error == math.inf
