@@ -31,7 +31,7 @@ class Run(RunHandle):
     """One search, live or from the store.
 
     Displaying it in a notebook gives the live view; `await run` waits for its end without blocking; `run.wait()` blocks. Steer it with
-    `reject`, `pin`, `hint`, `enqueue`, `branch`, `pause`, `resume`, `stop` and `extend`.
+    `reject`, `pin`, `hint`, `enqueue`, `branch`, `appeal`, `overrule`, `pause`, `resume`, `stop` and `extend`.
     """
 
     def leaderboard(self) -> pd.DataFrame:
@@ -58,7 +58,8 @@ class Run(RunHandle):
         return Diff(one, self.candidate(b))
 
     def export(self, out: str | Path, format: str = "module", candidate: str | None = None) -> tuple[Path, ...]:
-        """Write the best candidate (or the one named) to a folder; returns the files, the main one first."""
+        """Write the best candidate (or the one named) to a folder as a `module`, `torch-op`, `package`, `kernelbench` files or a `report`;
+        returns what was written, the main file or folder first."""
         entry = self.candidate(candidate) if candidate else self.best
         if entry is None:
             raise BadInput(f"Run {self.id} has no correct candidate yet, so there is nothing to export.")
@@ -259,7 +260,7 @@ def _row(rank: int, entry: Entry) -> dict[str, Any]:
     for ratio in evaluation.speedups if evaluation else ():
         row |= {f"vs {ratio.baseline}": ratio.value, f"vs {ratio.baseline} low": ratio.low, f"vs {ratio.baseline} high": ratio.high}
     return row | {
-        "flags": ", ".join(evaluation.flags) if evaluation else "",
+        "flags": "; ".join(words.flags(entry)),
         "language": candidate.language,
         "proposer": candidate.proposer,
         "generation": entry.generation,

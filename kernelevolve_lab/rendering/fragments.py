@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from kernelevolve_lab.records import CaseResult, Evaluation, Ratio, TargetSpec, Verdict
-from kernelevolve_lab.records.run_state import Entry
+from kernelevolve_lab.records.run_state import Entry, Occasion
 from kernelevolve_lab.rendering import words
 
 _KNOWN_STAGES = ("build", "correctness", "timing", "overhead")
@@ -87,8 +87,25 @@ def cases_html(evaluation: Evaluation, target: TargetSpec | None = None) -> str:
     return table(caption, head, rows, numbers=range(1, len(head) - 1))
 
 
-def diagnosis_html(evaluation: Evaluation) -> str:
-    """Why it takes the time it takes, and the judge's reasons where it is not correct."""
+OCCASIONS = {Occasion.PROPOSED: "proposed", Occasion.FINALIST: "measured again as a finalist", Occasion.APPEAL: "appealed by a person"}
+
+
+def history_html(entry: Entry) -> str:
+    """Every verdict on a candidate with when and why it was given; nothing while there is one alone."""
+    if len(entry.history) < 2:
+        return ""
+    rows = []
+    for judged in entry.history:
+        look, said = words.VERDICTS[judged.evaluation.verdict], escape(words.headline(judged.evaluation))
+        why = OCCASIONS[judged.occasion] + (f": {judged.reason}" if judged.reason else "")
+        found = f'<span class="kl-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {said}</span>'
+        rows.append([escape(words.when(judged.at)), escape(why), found])
+    return table("History of the verdict", ["when", "why", "what was found"], rows)
+
+
+def diagnosis_html(entry: Entry) -> str:
+    """Why a judged candidate takes the time it takes, the judge's reasons and flags, and the history of its verdict."""
+    evaluation = entry.evaluation
     parts = []
     if evaluation.reasons:
         tone = words.VERDICTS[evaluation.verdict].tone if evaluation.verdict is not Verdict.CORRECT else "warn"
@@ -96,14 +113,15 @@ def diagnosis_html(evaluation: Evaluation) -> str:
             f"<ul class='kl-reasons kl-tone-{tone}'>" + "".join(f"<li>{escape(reason)}</li>" for reason in evaluation.reasons) + "</ul>"
         )
     if evaluation.flags:
-        parts.append("<p>" + " ".join(f'<span class="kl-chip kl-tone-warn">{escape(flag)}</span>' for flag in evaluation.flags) + "</p>")
+        parts.append("<p>" + " ".join(f'<span class="kl-chip kl-tone-warn">{escape(flag)}</span>' for flag in words.flags(entry)) + "</p>")
     if evaluation.diagnosis:
         parts.append(f'<p class="kl-lead">{escape(evaluation.diagnosis.summary)}</p><dl class="kl-findings">')
         for finding in evaluation.diagnosis.findings:
             advice = f"<dd>{escape(finding.advice)}</dd>" if finding.advice else ""
             parts.append(f"<dt>{escape(finding.what)}</dt>{advice}")
         parts.append("</dl>")
-    return "".join(parts) or '<p class="kl-empty">The judge gave no diagnosis.</p>'
+    told = "".join(parts) or '<p class="kl-empty">The judge gave no diagnosis.</p>'
+    return told + history_html(entry)
 
 
 def _scalar(value) -> str:

@@ -98,7 +98,7 @@ def body_html(state: RunState, rows: int, source_lines: int | None = None) -> st
     if best:
         parts.append(f"<h4>Best candidate <code>{best.candidate.id}</code> {escape(best.candidate.title)}</h4>")
         parts.append(fragments.cases_html(best.evaluation, state.target))
-        parts.append(fragments.diagnosis_html(best.evaluation))
+        parts.append(fragments.diagnosis_html(best))
         parts.append(_sources(state, best, source_lines))
     return "".join(parts)
 

@@ -43,6 +43,7 @@ def row(entry: Entry, frame: RooflineFrame) -> dict:
         extra["evidence"] = str(evaluation.evidence)
         extra["final"] = evaluation.final
         extra["flags"] = [str(flag) for flag in evaluation.flags]
+        extra["overruled"] = {str(said.flag): said.reason for said in entry.overrulings}
         extra["reason"] = evaluation.reasons[0][:REASON_CHARACTERS] if evaluation.reasons else ""
         extra["fitness"] = _short(evaluation.fitness)
         extra["main"] = evaluation.speedup.baseline if evaluation.speedup else ""

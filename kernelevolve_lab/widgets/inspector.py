@@ -39,7 +39,7 @@ def tab_html(state: RunState, candidate: str, tab: str, against: str | None = No
         return fragments.evidence_html(entry)
     if entry.evaluation is None:
         return '<p class="kl-empty">The judge has not finished with this candidate.</p>'
-    return fragments.cases_html(entry.evaluation, state.target) if tab == "cases" else fragments.diagnosis_html(entry.evaluation)
+    return fragments.cases_html(entry.evaluation, state.target) if tab == "cases" else fragments.diagnosis_html(entry)
 
 
 def _diff(state: RunState, entry: Entry, against: str | None) -> str:

@@ -49,6 +49,8 @@ class Handle(Protocol):
     def hint(self, text: str) -> Any: ...
     def enqueue(self, source: str, language: str | None = None, title: str = "", parents: tuple[str, ...] = ()) -> Any: ...
     def branch(self, candidate: str) -> Any: ...
+    def appeal(self, candidate: str, reason: str) -> Any: ...
+    def overrule(self, candidate: str, flag: str, reason: str) -> Any: ...
     def pause(self) -> Any: ...
     def resume(self) -> Any: ...
     def stop(self) -> Any: ...
@@ -177,10 +179,11 @@ class RunView(anywidget.AnyWidget):
         writing = getattr(self._handle, "writing", ())
         if not whole and (writing == self._writing or time.monotonic() < self._write_again):
             return
-        if writing or self._writing:
-            shown = writing[:WRITING_REQUESTS]
-            items = [asdict(reply) | {"text": reply.text[-WRITING_CHARACTERS:]} for reply in shown]
-            self.send({"t": "writing", "items": items, "more": len(writing) - len(items)})
+        if not writing and not self._writing:
+            return
+        shown = writing[:WRITING_REQUESTS]
+        items = [asdict(reply) | {"text": reply.text[-WRITING_CHARACTERS:]} for reply in shown]
+        self.send({"t": "writing", "items": items, "more": len(writing) - len(items)})
         self._writing, self._write_again = writing, time.monotonic() + WRITING_PERIOD
 
     def _exports(self) -> list[str]:
@@ -280,6 +283,10 @@ class RunView(anywidget.AnyWidget):
                 run.pin(asked["id"], bool(asked.get("pinned", True)))
             case "branch":
                 run.branch(asked["id"])
+            case "appeal":
+                run.appeal(asked["id"], asked["reason"])
+            case "overrule":
+                run.overrule(asked["id"], asked["flag"], asked["reason"])
             case "hint":
                 run.hint(asked["text"])
             case "enqueue":

@@ -126,7 +126,7 @@ def test_rejecting_asks_for_a_reason_and_tells_the_run(show):
     identity = run.ids()[2]
     run.row(2).click()
     run.page.keyboard.press("x")
-    button = run.page.locator(".kl-reject button[type=submit]")
+    button = run.page.locator(".kl-reason button[type=submit]")
     assert button.is_disabled() and button.get_attribute("title") == "Give a reason first"
     run.page.keyboard.type("reads past the end of the row")
     run.page.keyboard.press("Enter")
@@ -147,7 +147,7 @@ def test_escape_leaves_a_candidate_alone(show):
     run.page.keyboard.press("Escape")
     run.settle()
     assert all(entry.rejected is None for entry in run.handle.state.entries.values())
-    assert run.page.locator(".kl-reject").is_hidden()
+    assert run.page.locator(".kl-reason").is_hidden()
 
 
 def test_sorting_filtering_and_finding(show):

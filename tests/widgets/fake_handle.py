@@ -9,9 +9,10 @@ from pathlib import Path
 import synthetic_stream as synthetic
 
 from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.records.evaluation import Flag
 from kernelevolve_lab.records.events import Event, Logged, RunEnded, SteeringAccepted, SteeringApplied
 from kernelevolve_lab.records.fold import RunFold
-from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
+from kernelevolve_lab.records.run import Appeal, Branch, Enqueue, Extend, Hint, Overrule, Pause, Pin, Reject, Resume, Stop
 from kernelevolve_lab.records.run_state import RunState, Status
 
 
@@ -92,6 +93,12 @@ class FakeHandle:
 
     def branch(self, candidate: str) -> None:
         self._steer(Branch(candidate=candidate), f"Expanding {candidate} next.")
+
+    def appeal(self, candidate: str, reason: str) -> None:
+        self._steer(Appeal(candidate=candidate, reason=reason), "Judged again.")
+
+    def overrule(self, candidate: str, flag: str, reason: str) -> None:
+        self._steer(Overrule(candidate=candidate, flag=Flag(flag), reason=reason), "")
 
     def pause(self) -> None:
         self._steer(Pause(), "")

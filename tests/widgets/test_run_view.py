@@ -123,6 +123,8 @@ def test_every_command_reaches_the_run(view, handle):
         {"verb": "reject", "id": key, "reason": "numerically fragile"},
         {"verb": "pin", "id": key, "pinned": False},
         {"verb": "branch", "id": key},
+        {"verb": "appeal", "id": key, "reason": "I doubt it"},
+        {"verb": "overrule", "id": key, "flag": "suspicious", "reason": "the clock only tunes"},
         {"verb": "hint", "text": "keep the row in registers"},
         {"verb": "enqueue", "source": "int x;", "language": "cpp", "title": "mine", "parents": [key]},
         {"verb": "extend", "candidates": 25, "seconds": 60},
@@ -137,7 +139,9 @@ def test_every_command_reaches_the_run(view, handle):
     assert all(m["ok"] for m in answers(view).values())
     state = handle.state
     assert state.entries[key].rejected == "numerically fragile"
-    assert state.requests[4].command.parents == (key,)
+    assert state.requests[3].command.reason == "I doubt it"
+    assert state.entries[key].overrulings[0].reason == "the clock only tunes"
+    assert state.requests[6].command.parents == (key,)
     assert state.budget.candidates == 65
 
 

@@ -22,7 +22,8 @@ export function inspectorPanel(store) {
   const branch = act("Branch", "Expand this candidate next", () => store.command("branch", { id: shown }));
   const edit = act("Edit a copy", "Open its source in the enqueue box", () => store.tell("edit", shown));
   const reject = act("Reject…", "Reject it with a reason", () => store.tell("reject", shown));
-  const actions = h("div", { class: "kl-actions" }, pin, branch, edit, reject);
+  const appeal = act("Appeal…", "", () => store.tell("appeal", shown));
+  const actions = h("div", { class: "kl-actions" }, pin, branch, edit, reject, appeal);
   const { root, head } = panel("inspector", "Candidate", h("div", { class: "kl-inspect-top" }, h("div", {}, name, facts), actions), h("div", { class: "kl-inspect-bar" }, bar.list, compare), body);
   head.hidden = true;
   bar.select(tab, false);
@@ -58,6 +59,15 @@ export function inspectorPanel(store) {
   }
   base.addEventListener("change", () => load());
 
+  // The judge's flags; those of a correct candidate may be overruled, which says so beside them and changes no verdict.
+  function flags(row) {
+    return (row.flags ?? []).map((flag) => {
+      const reason = row.overruled?.[flag];
+      const button = row.verdict === "correct" && !reason && act("Overrule…", "Say why this flag does not count", () => store.tell("overrule", { id: row.id, flag }));
+      return h("span", {}, `${flag}${reason ? `, overruled by a person: ${reason}` : " "}`, button || "");
+    });
+  }
+
   function top() {
     const row = store.rows.get(shown);
     actions.hidden = bar.list.hidden = !row;
@@ -69,9 +79,11 @@ export function inspectorPanel(store) {
     name.replaceChildren(h("span", { class: "kl-symbol", "data-tone": row.tone, "aria-hidden": "true" }, row.symbol), h("b", {}, row.title), h("code", {}, row.id));
     const ratios = Object.entries(row.speedups ?? {}).map(([against, ratio]) => `${timesText(ratio[0])} ${bandText(ratio)} vs ${against}`);
     const told = [`#${row.order} · generation ${row.gen} · ${row.proposer} · ${row.language}`, row.word + (ratios.length ? `: ${ratios.join(", ")} (${row.evidence})` : ""), row.rejected !== undefined ? `rejected: ${row.rejected}` : row.banned ? "banned: an ancestor was rejected" : ""];
-    facts.replaceChildren(...told.filter(Boolean).map((text) => h("span", {}, text)));
+    facts.replaceChildren(...told.filter(Boolean).map((text) => h("span", {}, text)), ...flags(row));
     setText(pin, row.pinned ? "Unpin" : "Pin");
     reject.disabled = row.rejected !== undefined;
+    appeal.disabled = !row.judged;
+    appeal.title = appeal.disabled ? "It has not been judged yet" : "Have it judged again from scratch, with a reason";
     reject.title = reject.disabled ? "It is rejected already" : "Reject it with a reason";
     const over = ["finished", "stopped", "failed"].includes(store.status.status) ? "The run has ended: add to its budget first" : row.banned ? "It or an ancestor was rejected" : "";
     branch.disabled = Boolean(over);
@@ -87,7 +99,7 @@ export function inspectorPanel(store) {
     }
     if (tab === "diff") offer(row);
     const request = { t: "inspect", id: row.id, tab, against: tab === "diff" ? base.value : "" };
-    const key = JSON.stringify(request) + (row.judged ?? "");
+    const key = JSON.stringify(request) + (row.judged ?? "") + JSON.stringify(row.overruled ?? "");
     if (asked === key) return;
     const same = asked?.startsWith(JSON.stringify(request));
     asked = key;

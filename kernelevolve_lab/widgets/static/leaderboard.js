@@ -1,6 +1,7 @@
 // The leaderboard: a native table of which only the rows in sight exist, patched row by row.
 
 import { DASH, bandText, h, ratioTone, setText, timesText } from "./dom.js";
+import { reasonBar } from "./reason.js";
 import { panel } from "./store.js";
 
 const ROW = 30;
@@ -98,8 +99,8 @@ export function leaderboard(store) {
   const table = h("table", { class: "kl-board", role: "grid", "aria-label": "Candidates" }, h("caption", { class: "kl-hidden" }, "Candidates; speedups are paired ratios with 95 % intervals. Arrows move, Enter inspects, D shows the difference, P pins, X rejects, B branches."), h("thead", {}, headRow), body);
   const scroller = h("div", { class: "kl-scroll" }, table);
   const empty = h("p", { class: "kl-empty" }, "No candidate yet. The first ones come once the baselines are measured.");
-  const reject = rejectBar(store, () => focusRow(store.selected));
-  const { root, head } = panel("leaderboard", "Leaderboard", scroller, empty, reject.root);
+  const reason = reasonBar(store, () => focusRow(store.selected));
+  const { root, head } = panel("leaderboard", "Leaderboard", scroller, empty, reason.root);
 
   const filters = h("div", { class: "kl-segments", role: "group", "aria-label": "Show" });
   let filter = "all";
@@ -233,7 +234,10 @@ export function leaderboard(store) {
     if (row.rejected !== undefined) marks.push(h("span", { class: "kl-mark kl-mark-bad", title: row.rejected }, "rejected"));
     else if (row.banned) marks.push(h("span", { class: "kl-mark", title: "An ancestor was rejected" }, "banned"));
     if (row.final) marks.push(h("span", { class: "kl-mark", title: "A finalist: measured again" }, "final"));
-    for (const flag of row.flags ?? []) marks.push(h("span", { class: "kl-mark kl-mark-warn" }, flag));
+    for (const flag of row.flags ?? []) {
+      const overruled = row.overruled?.[flag];
+      marks.push(overruled ? h("span", { class: "kl-mark", title: `${flag}, overruled by a person: ${overruled}` }, `${flag}, overruled`) : h("span", { class: "kl-mark kl-mark-warn" }, flag));
+    }
     if (row.evidence && row.evidence !== "measured") marks.push(h("span", { class: "kl-mark kl-mark-warn" }, row.evidence));
     marks.push(h("span", { class: "kl-id" }, `#${row.order}`));
     marked.replaceChildren(...marks);
@@ -308,7 +312,7 @@ export function leaderboard(store) {
     Enter: (id) => store.tell("inspect", { id, focus: true }),
     d: (id) => store.tell("inspect", { id, tab: "diff", focus: true }),
     p: (id) => store.command("pin", { id, pinned: !store.rows.get(id).pinned }),
-    x: (id) => reject.open(id),
+    x: (id) => reason.open("reject", id),
     b: (id) => store.command("branch", { id }),
   };
   body.addEventListener("keydown", (event) => {
@@ -335,53 +339,7 @@ export function leaderboard(store) {
   store.on("selected", later);
   store.on("hovered", later);
   store.on("frame", () => { dirty = true; later(); });
-  store.on("reject", (id) => reject.open(id));
+  for (const decision of ["reject", "appeal"]) store.on(decision, (id) => reason.open(decision, id));
+  store.on("overrule", ({ id, flag }) => reason.open("overrule", id, { flag }));
   return { root, close: () => resized.disconnect() };
-}
-
-// Asks for the reason of a rejection in place; nothing is rejected without one.
-function rejectBar(store, done) {
-  const label = h("label", { class: "kl-reject-label" });
-  const input = h("input", { class: "kl-input", type: "text", maxlength: "500", placeholder: "Why? The proposer is told, and nothing may descend from it." });
-  label.append(h("span", {}), input);
-  const send = h("button", { type: "submit", class: "kl-button kl-button-bad" }, "Reject");
-  const cancel = h("button", { type: "button", class: "kl-button", onclick: () => close() }, "Cancel");
-  const root = h("form", { class: "kl-reject", hidden: true }, label, send, cancel);
-  let id = null;
-  const check = () => {
-    send.disabled = !input.value.trim();
-    send.title = send.disabled ? "Give a reason first" : "";
-  };
-  function close() {
-    root.hidden = true;
-    done();
-  }
-  input.addEventListener("input", check);
-  root.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
-    event.stopPropagation();
-  });
-  root.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (!input.value.trim()) return;
-    store.command("reject", { id, reason: input.value.trim() });
-    close();
-  });
-  return {
-    root,
-    open(candidate) {
-      const row = store.rows.get(candidate);
-      if (!row) return;
-      if (row.rejected !== undefined) {
-        store.tell("notice", { tone: "warn", text: `#${row.order} is rejected already: ${row.rejected}` });
-        return;
-      }
-      id = candidate;
-      label.firstChild.textContent = `Reject #${row.order}`;
-      input.value = "";
-      check();
-      root.hidden = false;
-      input.focus();
-    },
-  };
 }

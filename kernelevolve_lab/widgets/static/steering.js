@@ -3,7 +3,7 @@
 import { h, setText, tabs } from "./dom.js";
 import { panel } from "./store.js";
 
-const VERBS = { reject: "Rejected", pin: "Pin", hint: "Hint", enqueue: "Source", branch: "Branch", pause: "Pause", resume: "Resume", stop: "Stop", extend: "Budget" };
+const VERBS = { reject: "Rejected", pin: "Pin", hint: "Hint", enqueue: "Source", branch: "Branch", pause: "Pause", resume: "Resume", stop: "Stop", extend: "Budget", appeal: "Appeal", overrule: "Overruled" };
 
 export function steeringPanel(store) {
   const hint = h("textarea", { class: "kl-input", rows: "2", maxlength: "2000", placeholder: "Tell the proposer something, such as: keep the row in registers", "aria-label": "Hint for the proposer" });
