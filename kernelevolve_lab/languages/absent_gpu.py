@@ -53,6 +53,17 @@ def _torch(device: SimpleNamespace) -> None:
     # Fake tensors answer for their device themselves. PyTorch's own code asks with no mode on its stack and needs the truth.
     there, truth = torch.device("cuda", 0), fake_tensor.FakeTensor.device.fget
     fake_tensor.FakeTensor.device = property(lambda self: there if torch._C._len_torch_function_stack() else truth(self))
+    move = torch.nn.Module.to
+
+    def to(module: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        """Only what is no device is converted: every tensor is where it is said to be."""
+        _, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+        asked = {name: value for name, value in (("dtype", dtype), ("memory_format", memory_format)) if value is not None}
+        return move(module, **asked) if asked else module
+
+    torch.nn.Module.to = to
+    torch.nn.Module.cuda = lambda module, device=None: module
+
     stream = SimpleNamespace(cuda_stream=0, device_index=0, synchronize=lambda: None)
     answers = {
         "is_available": lambda: True,
@@ -139,6 +150,10 @@ class _Driver:
         import torch
 
         return torch.device("cuda", 0)
+
+    def get_benchmarker(self) -> Any:
+        """Times nothing: the first of several configurations is as good as any."""
+        return lambda call, quantiles=None, **_: [1.0] * len(quantiles) if quantiles else 1.0
 
     def get_device_interface(self) -> Any:
         import torch

@@ -10,6 +10,10 @@ from typing import Literal, Protocol
 from kernelevolve_lab.languages.process import Sandbox
 from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec, TensorSpec
 
+KERNELS = "kernels"
+"""The folder beside a Python artifact with what was compiled ahead, in the form of Triton's own cache: copied to where TRITON_CACHE_DIR
+points, the first launch finds its kernel."""
+
 
 @dataclass(frozen=True)
 class Workload:

@@ -8,11 +8,12 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.languages.base import Build
+from kernelevolve_lab.languages.base import Build, Workload
 from kernelevolve_lab.languages.process import Sandbox
 from kernelevolve_lab.records import Diagnostic, TargetSpec
 
@@ -38,7 +39,16 @@ class Python:
         """The interpreter."""
         return {"python": platform.python_version()}
 
-    def build(self, source: str, target: TargetSpec, cache: Path, timeout: float = 60.0, *, sandbox: Sandbox | None = None) -> Build:
+    def build(
+        self,
+        source: str,
+        target: TargetSpec,
+        cache: Path,
+        timeout: float = 60.0,
+        *,
+        sandbox: Sandbox | None = None,
+        workloads: Sequence[Workload] = (),
+    ) -> Build:
         """Parse the module and see that it defines `kernel` or `ModelNew`; never runs it. Raises `BadInput` for text that is not UTF-8."""
         started = time.perf_counter()
         try:

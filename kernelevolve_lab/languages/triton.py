@@ -20,15 +20,12 @@ from typing import Any, Literal
 
 from kernelevolve_lab.errors import BadInput, MissingTool
 from kernelevolve_lab.languages import build_cache, cubin, diagnostics, gpu_metrics, occupancy
-from kernelevolve_lab.languages.base import Build, Workload
+from kernelevolve_lab.languages.base import KERNELS, Build, Workload
 from kernelevolve_lab.languages.process import Finished, Sandbox, run
 from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
 
 HERE = Path(__file__).parent
 ARTIFACT_NAME = "candidate.py"
-KERNELS = "kernels"
-"""The folder beside the artifact with what was compiled, in the form of Triton's own cache: copy it to where TRITON_CACHE_DIR points, or
-point there, and the first launch finds its kernel."""
 MAX_RESULT = 8 << 20
 LAYOUT = "1"  # of what a cache entry holds; raise it when that changes
 

@@ -80,7 +80,10 @@ class Recorder:
                 self.launches[-1].programs = _programs(function, args, kwargs, grid)
             return kernel
 
-        compiler.compile, JITFunction.run, Autotuner.run = self._compile, run, self._tune
+        def tune(tuner: Any, *args: Any, **kwargs: Any) -> None:
+            self._tune(tuner, args, kwargs)
+
+        compiler.compile, JITFunction.run, Autotuner.run = self._compile, run, tune
         try:
             yield
         finally:
@@ -90,7 +93,7 @@ class Recorder:
         self.launches.append(Launch(source, target, dict(options or {}), source.fn.__name__, self._config, self._workload))
         return types.SimpleNamespace(metadata=types.SimpleNamespace(**dict(options or {})))
 
-    def _tune(self, tuner: Any, *args: Any, **kwargs: Any) -> None:
+    def _tune(self, tuner: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))
         configs = tuner.prune_configs(kwargs)
         name = tuner.base_fn.__name__
@@ -128,9 +131,7 @@ def entry(module: types.ModuleType, workload: Mapping[str, Any]) -> Callable[...
     """What is called with a workload's inputs."""
     if callable(getattr(module, "kernel", None)):
         return module.kernel
-    import torch
-
-    model = module.ModelNew(*ast.literal_eval(workload["init_inputs"])).to(torch.device("cuda"))
+    model = module.ModelNew(*ast.literal_eval(workload["init_inputs"]))
     constants = ast.literal_eval(workload["constants"])
 
     def call(*inputs: Any) -> Any:
