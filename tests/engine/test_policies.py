@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 from scripted import config
 
 from kernelevolve_lab import registry
-from kernelevolve_lab.engine.policies.base import STAGNATION
+from kernelevolve_lab.engine.policies.base import stagnation
 from kernelevolve_lab.engine.policies.evolutionary import Evolutionary
 from kernelevolve_lab.engine.policies.greedy import Greedy
 from kernelevolve_lab.engine.policies.mcts import Mcts
-from kernelevolve_lab.records import Candidate, Evaluation, Evidence, Ratio, Verdict, events
+from kernelevolve_lab.records import Budget, Candidate, Evaluation, Evidence, Ratio, Verdict, events
 from kernelevolve_lab.records.events import Logged
 from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Pin, Reject
@@ -76,12 +77,12 @@ def test_a_choice_is_legal_and_repeatable(policy, state: RunState, seed: int, dr
         assert state.entries[parent] in usable
         if any(entry.correct for entry in usable):
             assert state.entries[parent].correct
-    if not choice.parents:
-        assert choice.memory == "clean_slate"
     if sum(not entry.candidate.parents for entry in state.entries.values()) < drafts or not usable:
-        assert choice.parents == ()
-    elif state.since_best < STAGNATION:
+        assert choice.parents == () and choice.memory != "clean_slate"
+    elif state.since_best < stagnation(state):
         assert choice.parents != ()
+    if choice.memory == "clean_slate":
+        assert choice.parents == ()
 
 
 def chosen(policy, state: RunState, times: int = 400) -> Counter:
@@ -106,10 +107,18 @@ def test_a_pinned_candidate_is_preferred(policy) -> None:
 
 @each_policy
 def test_stagnation_brings_new_starts(policy) -> None:
-    speeds = [5.0] + [1.0] * STAGNATION
-    state = grown(speeds, [[]] + [[0]] * STAGNATION)
-    drafts = sum(policy.choose(state, random.Random(seed), 1).parents == () for seed in range(400))
-    assert 50 < drafts < 200
+    """They are clean slates: the proposer is not shown what failed."""
+    tries = 20
+    state = grown([5.0] + [1.0] * tries, [[]] + [[0]] * tries)
+    assert state.since_best == tries >= stagnation(state)
+    starts = [choice for seed in range(400) if not (choice := policy.choose(state, random.Random(seed), 1)).parents]
+    assert 50 < len(starts) < 200
+    assert all(choice.memory == "clean_slate" for choice in starts)
+
+
+@pytest.mark.parametrize(("candidates", "after"), [(8, 6), (20, 6), (40, 10), (1000, 20), (None, 20)])
+def test_short_runs_stagnate_sooner(candidates: int | None, after: int) -> None:
+    assert stagnation(replace(RunState(), budget=Budget(candidates=candidates))) == after
 
 
 @each_policy

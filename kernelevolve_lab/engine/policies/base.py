@@ -7,8 +7,9 @@ from typing import Protocol
 from kernelevolve_lab.proposers.base import Memory
 from kernelevolve_lab.records.run_state import Entry, RunState
 
-# After this many candidates without a new best, drafts are mixed in again: a new start finds what no change to the old one reaches.
-STAGNATION = 20
+# After a quarter of the run's candidates (but no fewer and no more than this) without a new best, clean slates are mixed in: a new start
+# that is not shown what failed finds what no change to the old kernels reaches.
+STAGNATION_LEAST, STAGNATION_MOST = 6, 20
 RESTART_SHARE = 0.25
 
 
@@ -20,7 +21,8 @@ class Choice:
     memory: Memory = "parent"
 
 
-DRAFT = Choice((), "clean_slate")
+DRAFT = Choice(())
+RESTART = Choice((), "clean_slate")
 
 
 class Policy(Protocol):
@@ -45,12 +47,17 @@ def candidates_for_parents(state: RunState) -> tuple[Entry, ...]:
     return tuple(entry for entry in correct if entry.evaluation.evidence is evidence)
 
 
-def wants_draft(state: RunState, rng: random.Random, draft_target: int) -> bool:
-    """Whether the next candidate should start anew: the draft phase, or a restart on stagnation."""
+def new_start(state: RunState, rng: random.Random, draft_target: int) -> Choice | None:
+    """`DRAFT` while the draft phase lasts or nothing can be expanded, now and then `RESTART` when the search stagnates, else None."""
     drafts = sum(not entry.candidate.parents for entry in state.entries.values())
     if drafts < draft_target or not any(entry.evaluation and not entry.banned for entry in state.entries.values()):
-        return True
-    return state.since_best >= STAGNATION and rng.random() < RESTART_SHARE
+        return DRAFT
+    return RESTART if state.since_best >= stagnation(state) and rng.random() < RESTART_SHARE else None
+
+
+def stagnation(state: RunState) -> int:
+    """After how many candidates without a new best a run stagnates."""
+    return min(STAGNATION_MOST, max(STAGNATION_LEAST, (state.budget.candidates or 4 * STAGNATION_MOST) // 4))
 
 
 def pinned(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -6,7 +6,7 @@ island of a candidate follows from the state alone, and a resumed run has the sa
 
 import random
 
-from kernelevolve_lab.engine.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
+from kernelevolve_lab.engine.policies.base import Choice, candidates_for_parents, new_start, pinned
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 ISLANDS = 3
@@ -23,8 +23,8 @@ class Evolutionary:
     name = "evolutionary"
 
     def choose(self, state: RunState, rng: random.Random, draft_target: int) -> Choice:
-        if wants_draft(state, rng, draft_target):
-            return DRAFT
+        if start := new_start(state, rng, draft_target):
+            return start
         entries = candidates_for_parents(state)
         favourites = pinned(entries)
         if favourites and rng.random() < PINNED_SHARE:

@@ -2,7 +2,7 @@
 
 import random
 
-from kernelevolve_lab.engine.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
+from kernelevolve_lab.engine.policies.base import Choice, candidates_for_parents, new_start, pinned
 from kernelevolve_lab.records.run_state import RunState
 
 PINNED_SHARE = 0.5
@@ -15,8 +15,8 @@ class Greedy:
     name = "greedy"
 
     def choose(self, state: RunState, rng: random.Random, draft_target: int) -> Choice:
-        if wants_draft(state, rng, draft_target):
-            return DRAFT
+        if start := new_start(state, rng, draft_target):
+            return start
         entries = candidates_for_parents(state)
         favourites = pinned(entries)
         if favourites and rng.random() < PINNED_SHARE:

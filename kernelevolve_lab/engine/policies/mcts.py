@@ -10,7 +10,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from kernelevolve_lab.engine.policies.base import DRAFT, Choice, candidates_for_parents, pinned, wants_draft
+from kernelevolve_lab.engine.policies.base import Choice, candidates_for_parents, new_start, pinned
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 EXPLORATION = 0.7
@@ -32,8 +32,8 @@ class Mcts:
     name = "mcts"
 
     def choose(self, state: RunState, rng: random.Random, draft_target: int) -> Choice:
-        if wants_draft(state, rng, draft_target):
-            return DRAFT
+        if start := new_start(state, rng, draft_target):
+            return start
         entries = candidates_for_parents(state)
         favourites = pinned(entries)
         if favourites and rng.random() < PINNED_SHARE:
