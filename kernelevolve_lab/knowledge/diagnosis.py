@@ -7,6 +7,7 @@ inspector). It is made by rules, so that it costs nothing and can be tested; a m
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from kernelevolve_lab.knowledge.retrieval import Query
 from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import Evaluation, Flag, TargetSpec, Verdict
+from kernelevolve_lab.records import Evaluation, Flag, Profile, TargetSpec, Verdict
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 STALLED_AFTER = 6
@@ -45,13 +46,29 @@ class Analysis:
     advice: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
 
-    def query(self, operator: Operator, target: TargetSpec, language: str) -> Query:
-        """What to look for in the knowledge base."""
+    def query(self, operator: Operator, target: TargetSpec, language: str, profile: Profile = "laptop") -> Query:
+        """What to look for in the knowledge base, for the cases of a size profile."""
         found = self.evidence if self.phase != "draft" else ()
         words = " ".join((operator.name, operator.title, operator.title, operator.semantics, self.bottleneck, *found, *self.advice))
-        # What bounds an operator on paper need not bound the first kernel: a draft looks at pages for every bottleneck.
-        bottleneck = "" if self.phase == "draft" else self.bottleneck
-        return Query(target.vendor, language, bottleneck, self.phase, operator.family, words)
+        dtypes = frozenset(case.dtype for case in operator.visible(profile))
+        # What bounds an operator on paper need not bound the first kernel: a draft looks at pages for every bottleneck, at those first.
+        draft = self.phase == "draft"
+        return Query(
+            target.vendor,
+            language,
+            bottleneck="" if draft else self.bottleneck,
+            leaning=self.bottleneck if draft else "",
+            phase=self.phase,
+            family=operator.family,
+            dtypes=dtypes,
+            words=_without_other_dtypes(words, dtypes),
+        )
+
+
+def _without_other_dtypes(words: str, dtypes: frozenset[str]) -> str:
+    """The words without the names of dtypes that no case has: pages about them would help nobody."""
+    others = {"float16", "bfloat16", "float64"} - dtypes
+    return re.sub(rf"\b(?:{'|'.join(sorted(others))})\b", "", words) if others else words
 
 
 def diagnose(operator: Operator, target: TargetSpec, state: RunState, parents: Sequence[str] = ()) -> Analysis:

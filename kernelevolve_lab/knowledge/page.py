@@ -1,8 +1,8 @@
 """A page of the knowledge base: markdown with a head that says what it is about.
 
 The head is the flat subset of YAML that needs no YAML library: lines `key: text` and `key: [a, b]` between two lines `---`. Keys: `title`
-and `summary` (one line each, required); the tags `platform`, `language`, `bottleneck`, `phase` and `family`, each a list (default: any);
-`sources`, a list of URLs or titles.
+and `summary` (one line each, required); the tags `platform`, `language`, `bottleneck`, `phase`, `family` and `dtype`, each a list
+(default: any); `sources`, a list of URLs or titles.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ TAGS = {
     "bottleneck": frozenset({"memory", "compute", "latency", "occupancy", "launch", "build", "numerics", "crash", "timeout", "cheating"}),
     "phase": frozenset({"draft", "repair", "improve", "stalled"}),
     "family": frozenset({"row", "elementwise", "gemm", "chain", "search", "jagged"}),
+    "dtype": frozenset({"float64", "float32", "bfloat16", "float16", "float8", "int8"}),
 }
 """The values that each tag may take, beside `any`."""
 
 _HEAD = re.compile(r"\A---[ \t]*\n(?P<head>.*?)\n---[ \t]*\n(?P<body>.*)\Z", re.DOTALL)
+_TESTED = re.compile(r"^(```(?:cpp|python)) (?:kernel|triton) \w+[ \t]*$", re.MULTILINE)
 _SOURCES = re.compile(r"\n(?:#+[ \t]*)?\**Sources:?\**:?[ \t]*\n(?:[ \t]*[-*][^\n]*\n?|\s+)*\Z")
 _LINE = re.compile(r"(?P<key>[a-z]+):[ \t]*(?P<value>.*?)[ \t]*\Z")
 
@@ -41,12 +43,13 @@ class Page:
     bottleneck: frozenset[str] = ANY
     phase: frozenset[str] = ANY
     family: frozenset[str] = ANY
+    dtype: frozenset[str] = ANY
     sources: tuple[str, ...] = ()
 
     @property
     def teaching(self) -> str:
-        """The body without the list of sources at its end, which is for people."""
-        return _SOURCES.sub("", self.body).rstrip()
+        """The body for a model: without the list of sources at its end, and without the marks by which examples are tested."""
+        return _TESTED.sub(r"\1", _SOURCES.sub("", self.body)).rstrip()
 
     def serves(self, tag: str, value: str) -> bool:
         """Whether the page is for that value of a tag, in particular or in general."""

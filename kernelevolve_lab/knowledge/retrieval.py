@@ -13,16 +13,19 @@ from pathlib import Path
 
 from kernelevolve_lab import paths
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.knowledge.page import Page, read
+from kernelevolve_lab.knowledge.page import ANY, Page, read
 
 CONTENT = Path(__file__).parent / "content"
 WEIGHTS = {"bottleneck": 0.75, "family": 0.5, "phase": 0.25, "language": 0.25, "platform": 0.25}
 """What it adds to a page's score that a tag names the value asked for, rather than being for any; its words add at most 1."""
+LEANING = 0.5
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for. A page must serve every tag that is asked for (empty: not asked); `words` rank those that do."""
+    """What is looked for. A page must serve every tag that is asked for (empty: not asked); `words` rank those that do, and so does
+    `leaning`, a bottleneck that a page need not serve. Pages about dtypes alone that are not among `dtypes` (empty: not asked) are left
+    out."""
 
     platform: str
     language: str
@@ -30,6 +33,8 @@ class Query:
     phase: str = ""
     family: str = ""
     words: str = ""
+    leaning: str = ""
+    dtypes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,15 @@ class KnowledgeBase:
         for tag in WEIGHTS:
             value = getattr(query, tag)
             fitting = [page for page in fitting if not value or page.serves(tag, value)]
+        if query.dtypes:
+            fitting = [page for page in fitting if page.dtype & (query.dtypes | ANY)]
         if not fitting:
             return ()
         words = _word_scores(fitting, query.words)
         hits = []
         for page, score in zip(fitting, words, strict=True):
             named = sum(weight for tag, weight in WEIGHTS.items() if getattr(query, tag) and getattr(query, tag) in getattr(page, tag))
+            named += LEANING if query.leaning and query.leaning in page.bottleneck else 0.0
             hits.append(Hit(page, round(score + named, 6)))
         return tuple(sorted(hits, key=lambda hit: (-hit.score, hit.page.name))[:limit])
 

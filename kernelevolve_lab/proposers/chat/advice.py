@@ -32,7 +32,8 @@ class Adviser:
         hits = ()
         if settings.knowledge:
             found = analysis or Analysis("", "")
-            hits = self.pages.search(found.query(request.operator, target, request.language), PAGES)
+            profile = request.state.config.profile if request.state.config else "laptop"
+            hits = self.pages.search(found.query(request.operator, target, request.language, profile), PAGES)
         lessons = most_useful(self._lessons, request.operator, target, request.language, LESSONS)
         return Advice(
             rules=render("rules", pages=rules) if rules else "",
