@@ -18,10 +18,10 @@ Memory = Literal["parent", "siblings", "both", "clean_slate"]
 class ProposalRequest:
     """One question to a proposer.
 
-    `parents` are ids in `state` (empty for a draft); `memory` says how much history to consider; `seed` is this request's own, derived from
-    the run's, so that concurrent requests stay repeatable. `pending` are ids proposed and not yet judged. `emit` may be called with pieces
-    of text as they arrive, for the live view. `record` writes an event of this request to the run's log at once (a model's reply, which
-    must not be paid for twice).
+    `parents` are ids in `state` (empty for a draft); `memory` says how much history to consider (`clean_slate`: none, since the search
+    stagnates); `seed` is this request's own, derived from the run's, so that concurrent requests stay repeatable. `pending` are ids
+    proposed and not yet judged. `emit` may be called with pieces of text as they arrive, for the live view. `record` writes an event of
+    this request to the run's log at once (a model's reply, which must not be paid for twice).
     """
 
     operator: Operator

@@ -37,7 +37,7 @@ def _own_home(monkeypatch, tmp_path):
 
 def source(number: int, speed: float) -> str:
     entry = 'extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Stream stream) {}'
-    return f'#include "kel.h"\n// speed={speed:.3f} n={number}\n{entry}\n'
+    return f'#include "kel.h"\n// speed={speed:.3f}\nstatic const int number = {number};\n{entry}\n'
 
 
 def writer(say=lambda number: {}):

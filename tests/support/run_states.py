@@ -40,7 +40,7 @@ TARGET = TargetSpec(
 
 SOURCE = """#include "kel.h"
 extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Stream stream) {
-    // number %d
+    static const int number = %d;
 }
 """
 

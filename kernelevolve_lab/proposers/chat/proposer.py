@@ -15,6 +15,7 @@ from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.knowledge.diagnosis import Analysis, diagnose
 from kernelevolve_lab.operators.base import Operator
+from kernelevolve_lab.proposers import novelty
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.proposers.chat import models, reply
 from kernelevolve_lab.proposers.chat.advice import Adviser
@@ -23,6 +24,7 @@ from kernelevolve_lab.proposers.chat.client import ChatClient, ChatFailed, ChatR
 from kernelevolve_lab.proposers.chat.context import LanguageNotes, compose
 from kernelevolve_lab.proposers.chat.conversation import Conversation, write_down
 from kernelevolve_lab.proposers.chat.diagnosing import question, refined
+from kernelevolve_lab.proposers.chat.findings import in_short
 from kernelevolve_lab.proposers.chat.prices import Price
 from kernelevolve_lab.proposers.chat.purse import CapReached, Purse
 from kernelevolve_lab.proposers.chat.render import render
@@ -71,6 +73,7 @@ class ChatProposer:
         self._purse: Purse | None = None
         self._outages = 0
         self._warned = False
+        self._delivered: dict[str, tuple[int, str]] = {}
         self._tools = specifications() if settings.tools else None
         self._context_tokens = settings.context_tokens
 
@@ -193,10 +196,23 @@ class ChatProposer:
             title=parsed.title or "untitled",
             notes=parsed.notes,
         )
-        if candidate.id in entries:
-            known = f"candidate {candidate.id}, which is already in the run"
-            raise reply.ReplyProblem("duplicate", f"this source is exactly that of {known}; send a different one")
+        self._must_be_new(candidate, request)
         return candidate
+
+    def _must_be_new(self, candidate: Candidate, request: ProposalRequest) -> None:
+        """Raise `ReplyProblem` for a source that the run has already, be it in other words; also one that was delivered since this request
+        was made."""
+        known = novelty.twin(candidate.language, candidate.source, request.state.entries.values())
+        mark = novelty.fingerprint(candidate.language, candidate.source)
+        by, name = self._delivered.setdefault(mark, (request.index, candidate.id))
+        if known is not None:
+            name = known.id
+        elif by == request.index:
+            return
+        found = f" ({in_short(known.evaluation, self._operator)})" if known else ""
+        same = "exactly" if name == candidate.id else "but for blanks, comments and names"
+        text = f"this source is {same} that of candidate {name}, which is in the run already{found}; change what it does"
+        raise reply.ReplyProblem("duplicate", text)
 
     def _with_warning(self, proposal: Proposal, price: Price | None) -> Proposal:
         """Say once that what the run costs is not known."""

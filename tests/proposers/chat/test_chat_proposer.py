@@ -9,6 +9,7 @@ from scripted_endpoint import Hang, Raw, Say, Status, serving
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.proposers.chat import create
+from kernelevolve_lab.proposers.chat.client import Masked
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -43,7 +44,8 @@ async def test_whole_file_becomes_a_candidate(operator):
 async def test_edits_apply_to_the_parent(operator):
     mother = candidate(7)
     state = state_of(mother, correct(mother, 1.2, operator))
-    edit = "TITLE: edited\n\nWhy.\n\n<<<<<<< SEARCH\n    // number 7\n=======\n    // number 8\n>>>>>>> REPLACE\n"
+    line = "    static const int number = {};\n"
+    edit = f"TITLE: edited\n\nWhy.\n\n<<<<<<< SEARCH\n{line.format(7)}=======\n{line.format(8)}>>>>>>> REPLACE\n"
     with serving(Say(edit)) as endpoint:
         proposal = await ask(endpoint, operator, state, parents=(mother.id,))
     assert proposal.candidate.source == source(8)
@@ -249,3 +251,35 @@ async def test_winner_of_an_earlier_run_comes_first_and_costs_nothing(operator):
         without = await ask(endpoint, operator, options={"lessons": False})
     assert (first.candidate.source, first.candidate.proposer, first.cost, first.prompt) == (source(77), "lesson", 0.0, "")
     assert second.candidate.source == without.candidate.source == source(1)
+
+
+async def test_the_same_code_in_other_words_is_told_back_and_not_judged_twice(operator):
+    mother = candidate(1)
+    state = state_of(mother, correct(mother, 1.2, operator))
+    twin = source(1).replace("number", "counter").replace("{\n", "{  // faster\n")
+    assert twin != source(1)
+    with serving(Say(f"TITLE: t\n\n```cpp\n{twin}```\n"), Say(reply(2))) as endpoint:
+        proposal = await ask(endpoint, operator, state, parents=(mother.id,))
+    told = endpoint.requests[1]["messages"][-1]["content"]
+    assert mother.id in told and "names" in told and "correct, 1.200×" in told
+    assert proposal.candidate.source == source(2)
+
+
+async def test_two_requests_at_once_do_not_deliver_the_same_code(operator):
+    with serving(Say(reply(5)), Say(reply(5).replace("number", "n")), Say(reply(6))) as endpoint:
+        proposer = create(operator, TARGET, "cpp", {"base_url": endpoint.url, "model": "some-model"}, 0)
+        first = await proposer.propose(request(operator, index=0))
+        second = await proposer.propose(request(operator, index=1))
+        await proposer.close()
+    assert (first.candidate.source, second.candidate.source) == (source(5), source(6))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7, 1000])
+def test_a_streamed_key_is_masked_however_it_is_cut(size):
+    text = f"sk-te is no key, {KEY} is one, {KEY}{KEY}, and sk-test-01 is half of one: {KEY[:-1]}"
+    shown = []
+    masked = Masked(shown.append, KEY)
+    for start in range(0, len(text), size):
+        masked(text[start : start + size])
+    masked.flush()
+    assert "".join(shown) == text.replace(KEY, "[key]")
