@@ -91,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "replay":
             added.add_argument("--speed", type=float, default=8.0)
 
+    record = command("record", _record, "write a whole run to one file, to be replayed anywhere")
+    record.add_argument("run", metavar="RUN")
+    record.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .kevrun file, or a folder")
+    record.add_argument("--store", metavar="URL")
+
     export = command("export", _export, "write a candidate out, to use or to read")
     export.add_argument("what", metavar="RUN|CANDIDATE")
     export.add_argument("--format", choices=registry.names("exporters"), required=True)
@@ -302,6 +307,14 @@ def _follow(run: Any, options: argparse.Namespace) -> None:
     print(run.text_table())
     if state.judged == 0:
         raise NothingJudged(f"Nothing was judged: {state.reason}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    from kernelevolve_lab import api
+
+    path = api.open_run(options.run, store=options.store).save(options.out)
+    _say(f"{path.stat().st_size / 1e3:.0f} kB; play it with: kernelevolve-lab replay {path}")
+    print(path)
 
 
 def _export(options: argparse.Namespace) -> None:
