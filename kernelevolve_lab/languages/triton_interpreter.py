@@ -5,7 +5,7 @@ behaviour that fails when upstream is mended, so that the correction can go.
 
 - bfloat16 is kept as 16-bit integers, and arithmetic, products and reductions compute on those; casts to it truncate. Here they
   compute in float32 and round to nearest even.
-- Casts to float8 do not round to nearest even.
+- Casts to float8 do not round to nearest even, nor saturate as NVIDIA's do.
 - `tl.dot` of float32 is exact, whatever `input_precision` says; a GPU rounds the operands to TF32 by default.
 - `@triton.autotune` asks for a GPU. Here the first configuration is taken, untimed.
 - `libdevice` functions are not there. Here those with a NumPy or PyTorch equal are.
@@ -119,7 +119,8 @@ def _casts() -> None:
             source = TensorHandle(values, tl.float32)
             return source if into == tl.float32 else convert(builder, source, to, rounding)
         if into in float8:
-            values = torch.from_numpy(np.ascontiguousarray(_wide(source).data, dtype=np.float32)).to(float8[into])
+            most = torch.finfo(float8[into]).max  # NVIDIA's conversions saturate (PTX ISA: cvt.satfinite)
+            values = torch.from_numpy(np.ascontiguousarray(_wide(source).data, dtype=np.float32)).clamp(-most, most).to(float8[into])
             return TensorHandle(values.view(torch.uint8).numpy().reshape(source.data.shape), into)
         if tl.bfloat16 in (of, into):
             return cast(builder, source, to)
