@@ -37,7 +37,8 @@ from kernelevolve_lab.languages import abi
 SHARED_BYTES = 16 << 30
 FILE_BYTES = 1 << 28
 SCRATCH_MB = 512
-WARM_BYTES, WARMEST_BYTES = 96 << 20, 1 << 30
+WARM_BYTES, WARMEST_BYTES = 8 << 20, 1 << 30
+_M_TOP_PAD = -2
 _MAX_PACKET = 96 * 1024
 _DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
 
@@ -150,8 +151,9 @@ class Host:
 
     def _warm_heap(self, size: int) -> None:
         """Touch so much memory once. Allocations wander through the heap's top before they settle, and each page that was never touched
-        costs a fault, which a baseline in a process that lives long does not pay."""
+        costs a fault, which a baseline in a process that lives long does not pay. The top is kept small, so that they settle soon."""
         if self.device.type == "cpu" and size > self.warmed:
+            Region._libc.mallopt(_M_TOP_PAD, 1 << 20)
             heap = torch.empty(min(size, WARMEST_BYTES), dtype=torch.uint8)
             ctypes.memset(_address_of(heap), 0, heap.numel())
             self.warmed = size
