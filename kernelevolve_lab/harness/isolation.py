@@ -59,6 +59,11 @@ def hide() -> None:
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def reveal() -> None:
+    """Let this process read its own /proc, as a device's driver does when it starts; until `hide`."""
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
 def limit(heap_bytes: int, shared_bytes: int | None, file_bytes: int) -> None:
     """Bound memory on top of what is in use now (`shared_bytes` of mappings; None where the device's runtime reserves address space at
     will), files, and descriptors; and be the first to go when the machine runs out of memory."""

@@ -7,11 +7,13 @@ which sees inputs that it cannot write, outputs that hold nothing of use, and no
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,7 @@ from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import time_baseline
 from kernelevolve_lab.harness.trial import Bench, Trial
 from kernelevolve_lab.harness.workers import Worker
-from kernelevolve_lab.languages.base import Build, Language
+from kernelevolve_lab.languages.base import KERNELS, Build, Language, Workload
 from kernelevolve_lab.records import (
     Candidate,
     Case,
@@ -113,6 +115,7 @@ class Judge:
         self.cache = cache or paths.cache_dir()
         self.confined = not unsandboxed
         self.threads = self.settings.thread_count()
+        self.device = "cuda:0" if target.vendor == "nvidia" and target.present else "cpu"
         self._rng = np.random.default_rng(seed)
         self._lock = MachineLock(self.cache)
         self._judging = threading.RLock()
@@ -195,10 +198,14 @@ class Judge:
         return language
 
     def build(self, candidate: Candidate) -> Build:
-        """Compile a candidate (builds are cached); waits while a measurement runs. Several may build at once."""
-        with self._lock.building():
-            confine = {"sandbox": sandbox.compiler_sandbox} if self.confined else {}
-            return self.language(candidate.language).build(candidate.source, self.target, self.cache / "builds", **confine)
+        """Compile a candidate (builds are cached). Several may build at once; on a CPU none beside a measurement, which waits for a GPU
+        do not disturb."""
+        works = self._works
+        given: dict[str, Any] = {"workloads": tuple(Workload(works.inputs[case.name]) for case in works.description.cases) if works else ()}
+        if self.confined:
+            given["sandbox"] = sandbox.compiler_sandbox
+        with self._lock.building() if self.device == "cpu" else contextlib.nullcontext():
+            return self.language(candidate.language).build(candidate.source, self.target, self.cache / "builds", **given)
 
     def evaluate(
         self,
@@ -249,7 +256,8 @@ class Judge:
         return self._works
 
     def _start(self, progress: Callable[[str], None]) -> _Works:
-        reference = Reference(threads=self.threads, cache=task_cache(self.cache, self.operator), confined=self.confined)
+        cache = task_cache(self.cache, self.operator)
+        reference = Reference(threads=self.threads, cache=cache, confined=self.confined, device=self.device)
         try:
             description = reference.open(self.operator, self.profile)
             pool = InputPool(reference, description.cases, self.settings)
@@ -321,10 +329,12 @@ class Judge:
         assert build.artifact is not None
         limits = {"threads": self.threads, "heap_bytes": self.settings.heap_bytes, "load_seconds": self.settings.load_seconds}
         worker: Worker
-        if language.binding == "python":
+        if language.binding == "python" or self.device != "cpu":
             if works.zygote is None or not works.zygote.alive:
-                works.zygote = Zygote("cpu", threads=self.threads, confined=self.confined)
-            worker = PythonWorker(works.zygote, build.artifact.read_bytes(), **limits)
+                works.zygote = Zygote(self.device, threads=self.threads, confined=self.confined)
+            kernels = build.artifact.with_name(KERNELS)
+            given = {"kernels": kernels} if self.device != "cpu" and kernels.is_dir() else {}
+            worker = PythonWorker(works.zygote, build.artifact.read_bytes(), **limits, **given)
         else:
             worker = NativeWorker(build_host(self.cache), build.artifact, confined=self.confined, **limits)
         return Session(worker, works.arenas, works.arena_size)

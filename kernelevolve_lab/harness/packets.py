@@ -129,6 +129,10 @@ class PacketWorker:
         """See `workers.Worker`."""
         return None
 
+    def steady(self, calls: int) -> contextlib.AbstractContextManager[None]:
+        """See `workers.Worker`: calls are made one by one here, and cost nothing beside."""
+        return contextlib.nullcontext()
+
     def ping(self) -> int:
         """Nanoseconds of a question without a call, by the judge's clock."""
         started = time.perf_counter_ns()

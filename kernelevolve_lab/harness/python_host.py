@@ -4,13 +4,15 @@ The zygote runs nothing of a candidate's. A child isolates itself (`isolation.py
 sends, and calls. It knows nothing worth stealing: no expected output, no seed, no statistics. What it reports (nanoseconds) the judge
 checks by its own clock.
 
-Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED. The zygote takes spawn requests as JSON with four descriptors
-(channel, source, log, status), and that of the folder with kernels compiled ahead where there is one; a child takes the packets of `packets.py`.
+Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED. The zygote takes spawn requests as JSON with their
+descriptors (channel, source, log, status, and a folder of kernels compiled ahead where there is one); a child takes the packets of
+`packets.py`.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -319,14 +321,14 @@ def _candidate(request: dict[str, Any], fds: list[int], device: str, confined: b
     channel, source, log, _, *kernels = fds
     isolation.adopt_descriptor(log, 1)
     os.dup2(1, 2)
+    host = _host(socket.socket(fileno=channel), device)
+    host.prepare()
     isolation.limit(request["heap_bytes"], SHARED_BYTES if device == "cpu" else None, FILE_BYTES)
     if confined:
         isolation.confine()
     isolation.hide()
     faulthandler.enable(all_threads=False)
     torch.set_num_threads(request["threads"])
-    host = _host(socket.socket(fileno=channel), device)
-    host.prepare()
     host.reply(packets.HELLO, 0, 0)
     with os.fdopen(source, "rb") as file:
         text = file.read()
@@ -394,8 +396,10 @@ def main() -> None:
             try:
                 _spawn(json.loads(packet), fds, device, confined)
             except BaseException:
-                os.dup2(fds[2], 2)
+                with contextlib.suppress(OSError):  # where the log is not standard error already
+                    os.dup2(fds[2], 2)
                 traceback.print_exc()
+                sys.stderr.flush()
             finally:
                 os._exit(121)
         for fd in fds:

@@ -58,10 +58,14 @@ class InputSet:
     arena_size: int
     has_golden: bool
     trivial: dict[str, float] = field(default_factory=dict)
+    on_device: bool = False
     closed: bool = False
 
     def touch(self) -> None:
-        """Read one word of each cache line, so that the contents are in this machine's caches."""
+        """Read one word of each cache line, so that the contents are in this machine's caches; nothing where kernels read copies of them
+        on a device."""
+        if self.on_device:
+            return
         with mmap.mmap(self.fd, self.size, prot=mmap.PROT_READ) as view:
             words = np.frombuffer(view, np.uint64)[::8]
             words.max()
@@ -98,19 +102,26 @@ def task_cache(cache: Path, ref: OperatorRef) -> Path:
 class Reference:
     """One reference worker; thread-safe, one question at a time. Raises `ReferenceFailed`, and `LabError` for trouble of the user's."""
 
-    def __init__(self, *, threads: int, cache: Path, confined: bool, start_seconds: float = 120.0):
+    def __init__(self, *, threads: int, cache: Path, confined: bool, device: str = "cpu", start_seconds: float = 120.0):
+        self.device = device
         self._lock = threading.RLock()
         self._ids = itertools.count(1)
         ours, theirs = channel.pair()
         ours.watch_peer()
         inductor = cache / "inductor"
         inductor.mkdir(parents=True, exist_ok=True)
-        environment = {**python_environment(threads), "TORCHINDUCTOR_CACHE_DIR": str(inductor), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        argv = python_command("reference_worker", (str(theirs.fileno()), str(threads)))
+        compilers = "1" if device == "cpu" else str(min(8, len(os.sched_getaffinity(0))))
+        environment = {**python_environment(threads), "TORCHINDUCTOR_CACHE_DIR": str(inductor), "TORCHINDUCTOR_COMPILE_THREADS": compilers}
+        argv = python_command("reference_worker", (str(theirs.fileno()), str(threads), device))
         confinement = None
         if confined:
             confinement = sandbox.Confinement(
-                readable=sandbox.python_paths(), writable=(inductor,), environment=environment, scratch_mb=512, filter="python"
+                readable=sandbox.python_paths(),
+                writable=(inductor,),
+                environment=environment,
+                scratch_mb=512,
+                filter="python",
+                gpus=device != "cpu",
             )
         else:
             argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), *argv]
@@ -157,7 +168,9 @@ class Reference:
             raise ReferenceFailed("the reference worker sent inputs that are not sealed")
         inputs, size = memory.layout(TensorSpec(**spec) for spec in answer["inputs"])
         outputs, arena_size = memory.layout((TensorSpec(**spec) for spec in answer["outputs"]), first=len(inputs))
-        drawn = InputSet(identifier, case, fds[0], size, inputs, outputs, arena_size, golden, answer.get("trivial", {}))
+        drawn = InputSet(
+            identifier, case, fds[0], size, inputs, outputs, arena_size, golden, answer.get("trivial", {}), self.device != "cpu"
+        )
         if size != answer["size"]:
             drawn.close()
             raise ReferenceFailed("the reference worker lays tensors out differently")
@@ -168,6 +181,10 @@ class Reference:
         if not drawn.has_golden:
             self._ask({"do": "expect", "id": drawn.id}, timeout=timeout)
             drawn.has_golden = True
+
+    def flush(self) -> None:
+        """Read and write more than twice what the device's L2 cache holds, so that nothing useful is left in it."""
+        self._ask({"do": "flush"})
 
     def drop(self, sets: Sequence[InputSet] = (), arenas: Sequence[int] = ()) -> None:
         """Free sets, here and there, and forget arenas."""
@@ -217,9 +234,9 @@ class Reference:
         """Whether two arenas hold the same outputs, bit by bit."""
         return self._ask({"do": "same", "arenas": [first, second], "outputs": _described(drawn.outputs)}, timeout=timeout)[0]["same"]
 
-    def compile(self, drawn: InputSet, timeout: float = 300.0) -> str:
+    def compile(self, drawn: InputSet, baseline: str = "torch.compile", timeout: float = 300.0) -> str:
         """Compile the reference for a set's case; returns why that was impossible, or an empty text."""
-        answer, _ = self._ask({"do": "compile", "id": drawn.id}, timeout=timeout)
+        answer, _ = self._ask({"do": "compile", "id": drawn.id, "baseline": baseline}, timeout=timeout)
         return "" if answer["compiled"] else answer["why"]
 
     def operators(self, drawn: InputSet, timeout: float = 120.0) -> dict[str, int]:

@@ -9,6 +9,7 @@ One request, one answer, as frames of `channel.py`: `{"do": name, ...}` gives `{
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import random
@@ -30,10 +31,14 @@ from kernelevolve_lab.operators import loading
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Case, OperatorRef, TensorSpec
 
+SPARE_BYTES = 32 << 20
+MODES = {"torch.compile": None, "max-autotune": "max-autotune-no-cudagraphs"}
+"""By baseline the mode of torch.compile. Without CUDA graphs, which would return the same memory from every call."""
+
 
 @dataclass
 class InputSet:
-    """One draw of inputs in sealed memory, with the golden where it was asked for."""
+    """One draw of inputs, on the device, with the golden where it was asked for; `map` is the sealed memory that candidates read."""
 
     case: Case
     seed: int
@@ -48,10 +53,13 @@ class Worker:
     """The state between requests."""
 
     threads: int
+    device: torch.device
+    clock: Any = None
+    flushed: torch.Tensor | None = None
     operator: Operator | None = None
     sets: dict[int, InputSet] = field(default_factory=dict)
     arenas: dict[int, mmap.mmap] = field(default_factory=dict)
-    compiled: dict[str, Any] = field(default_factory=dict)
+    compiled: dict[tuple[str, str], Any] = field(default_factory=dict)  # by baseline and case
     gates: dict[str, list[float]] = field(default_factory=dict)  # by case, the widest of the newest golden of each output
 
     def open(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
@@ -81,7 +89,7 @@ class Worker:
                     _view(writable, place, tensor.dtype).copy_(tensor)
         memory.seal(fd, memory.SEAL_ALL)
         shared = mmap.mmap(fd, size, prot=mmap.PROT_READ)
-        views = tuple(_view(shared, p, t.dtype) for p, t in zip(placed, inputs, strict=True))
+        views = tuple(_view(shared, p, t.dtype).to(self.device) for p, t in zip(placed, inputs, strict=True))
         outputs = _outputs(self._operator.reference(*(tensor.clone() for tensor in views)))
         drawn = InputSet(case, seed, views, shared, [numerics.Sample.of(tensor.contiguous()) for tensor in outputs])
         self.sets[request["id"]] = drawn
@@ -93,7 +101,7 @@ class Worker:
         if request.get("golden"):
             answer |= self._expect(drawn, outputs)
         if request.get("trivial"):
-            others = _outputs(self._operator.reference(*self._drawn(case, seed ^ 1)))
+            others = _outputs(self._operator.reference(*(tensor.to(self.device) for tensor in self._drawn(case, seed ^ 1))))
             answer["trivial"] = numerics.trivial_errors(drawn.golden or [], drawn.inputs, others)
         return answer, [fd]
 
@@ -123,7 +131,7 @@ class Worker:
         drawn, shared = self.sets[request["id"]], self.arenas[request["arena"]]
         found = []
         for index, place in enumerate(_placed(request["outputs"])):
-            got = _view(shared, place, getattr(torch, place.spec.dtype))
+            got = _view(shared, place, getattr(torch, place.spec.dtype)).to(self.device)
             if request["sampled"]:
                 result = drawn.samples[index].compare(got, self.gates[drawn.case.name][index])
             else:
@@ -148,30 +156,42 @@ class Worker:
 
     def compile(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Compile the reference for the shapes of a set and run it twice; says why where that is impossible."""
-        drawn = self.sets[request["id"]]
+        drawn, baseline = self.sets[request["id"]], request["baseline"]
         started = time.perf_counter()
+        from torch._inductor import config as inductor
+
         torch._dynamo.config.recompile_limit = 256
-        function = torch.compile(self._operator.reference, dynamic=False, fullgraph=False)
-        try:
-            for _ in range(2):
-                outputs = _outputs(function(*drawn.inputs))
-        except Exception as error:
-            return {"compiled": False, "why": _first_line(error)}, []
+        function = torch.compile(self._operator.reference, dynamic=False, fullgraph=False, mode=MODES[baseline])
+        # Inductor tries what its C++ compiler can build for, longer than compiling takes; that is worth it only where compiling fails.
+        for trusted in (True, None):
+            inductor.cpp.vec_isa_ok = trusted
+            try:
+                for _ in range(2):
+                    outputs = _outputs(function(*drawn.inputs))
+                break
+            except Exception as error:
+                torch._dynamo.reset()
+                failed = _first_line(error)
+        else:
+            return {"compiled": False, "why": failed}, []
         wanted = drawn.golden or []
         for want, output in zip(wanted, outputs, strict=True):
             if not numerics.compare(output.contiguous(), want).ok:
                 return {"compiled": False, "why": "the compiled reference is not within the gate of its own operator"}, []
-        self.compiled[drawn.case.name] = function
+        self.compiled[baseline, drawn.case.name] = function
         return {"compiled": True, "seconds": time.perf_counter() - started}, []
 
     def time(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Nanoseconds of one call of a baseline on each of the sets, in order."""
         sets = [self.sets[identifier] for identifier in request["ids"]]
-        compiled = request["baseline"] == "torch.compile"
+        baseline = request["baseline"]
+        functions = [self._operator.reference if baseline == "eager" else self.compiled[baseline, drawn.case.name] for drawn in sets]
         spent = []
         with torch.inference_mode():
-            for drawn in sets:
-                function = self.compiled[drawn.case.name] if compiled else self._operator.reference
+            if self.clock is not None:
+                calls = [functools.partial(function, *drawn.inputs) for function, drawn in zip(functions, sets, strict=True)]
+                return {"nanoseconds": self.clock.time(calls, lambda outputs: None)}, []
+            for function, drawn in zip(functions, sets, strict=True):
                 inputs = drawn.inputs
                 started = time.perf_counter_ns()
                 outputs = function(*inputs)
@@ -183,6 +203,15 @@ class Worker:
         """Trace one call of the reference."""
         _, trace = traced(self._operator.reference, self.sets[request["id"]].inputs)
         return {"counts": dict(trace.counts)}, []
+
+    def flush(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
+        """Read and write a buffer of more than twice the device's L2 cache, whole."""
+        if self.flushed is None:
+            size = 2 * torch.cuda.get_device_properties(self.device).L2_cache_size + SPARE_BYTES
+            self.flushed = torch.zeros(size // 8, dtype=torch.int64, device=self.device)
+        self.flushed.add_(1)
+        torch.cuda.synchronize(self.device)
+        return {}, []
 
     def ping(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         return {}, []
@@ -247,11 +276,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Serve requests until the judge closes the socket. usage: reference_worker SOCKET_FD THREADS"""
+    """Serve requests until the judge closes the socket. usage: reference_worker SOCKET_FD THREADS DEVICE"""
     warnings.filterwarnings("ignore", message="The given buffer is not writable")
     channel, threads = Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2])
     torch.set_num_threads(threads)
-    worker = Worker(threads)
+    worker = Worker(threads, torch.device(sys.argv[3]))
+    if worker.device.type == "cuda":
+        from kernelevolve_lab.harness.cuda_clock import CudaClock
+
+        worker.clock = CudaClock()
+        worker.clock.prepare(worker.device)
     channel.send({"ok": True})
     while True:
         try:

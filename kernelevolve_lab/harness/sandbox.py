@@ -124,7 +124,8 @@ def compiler_sandbox(argv: Sequence[str], scratch: Path) -> Sequence[str]:
         readable = python_paths()  # a language that is compiled by a Python library
     else:
         readable = () if program.is_relative_to("/usr") else (program.parent.parent,)
-    environment = {"PATH": os.pathsep.join([str(program.parent), os.defpath]), "LC_ALL": "C", "TMPDIR": str(scratch), "HOME": "/tmp"}
+    environment = {"PATH": os.pathsep.join([str(program.parent), os.defpath]), "LC_ALL": "C", "TMPDIR": str(scratch)}
+    environment |= {"HOME": "/tmp", "USER": "kel"}
     confined = Confinement(readable=readable, writable=(scratch,), environment=environment, filter=None, directory=str(scratch))
     return command(argv, confined, None)
 

@@ -83,6 +83,9 @@ class Worker(Protocol):
     def trace(self, workload: int, timeout: float) -> Traced | None:
         """Call once, untimed, and say which of PyTorch's operators ran; None for a process that has no PyTorch."""
 
+    def steady(self, calls: int) -> AbstractContextManager[None]:
+        """Meanwhile a visit costs the same beside its calls as one of so many calls does, whatever the number of its own."""
+
     def ping(self) -> int:
         """Nanoseconds of a question without a call, by the judge's clock."""
 
