@@ -39,8 +39,8 @@ from kernelevolve_lab.languages import abi
 SHARED_BYTES = 16 << 30
 FILE_BYTES = 1 << 28
 SCRATCH_MB = 512
-WARM_BYTES, WARMEST_BYTES = 8 << 20, 1 << 30
-_M_TOP_PAD = -2
+WARM_BYTES, WARMEST_BYTES = 32 << 20, 1 << 30
+_STOCK_BYTES = 1 << 18
 _MAX_PACKET = 96 * 1024
 _DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
 
@@ -119,6 +119,7 @@ class Host:
         self.kept: list[Any] = []
         self.called: list[Workload] = []
         self.warmed = 0
+        self.pins: list[torch.Tensor] = []
 
     def prepare(self) -> None:
         """Start the device, before anything of the candidate's is there."""
@@ -152,10 +153,12 @@ class Host:
         return b""
 
     def _warm_heap(self, size: int) -> None:
-        """Touch so much memory once. Allocations wander through the heap's top before they settle, and each page that was never touched
-        costs a fault, which a baseline in a process that lives long does not pay. The top is kept small, so that they settle soon."""
+        """Touch so much memory once, which a baseline did long ago: each page that was never touched costs a fault. Small objects get a
+        stock of their own first, or else they lie between large ones, and those wander through the heap from call to call."""
         if self.device.type == "cpu" and size > self.warmed:
-            Region._libc.mallopt(_M_TOP_PAD, 1 << 20)
+            stock = torch.empty(_STOCK_BYTES, dtype=torch.uint8)
+            self.pins.append(torch.empty(1))
+            del stock
             heap = torch.empty(min(size, WARMEST_BYTES), dtype=torch.uint8)
             ctypes.memset(_address_of(heap), 0, heap.numel())
             self.warmed = size
