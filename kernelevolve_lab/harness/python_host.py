@@ -39,7 +39,7 @@ from kernelevolve_lab.languages import abi
 SHARED_BYTES = 16 << 30
 FILE_BYTES = 1 << 28
 SCRATCH_MB = 512
-WARM_BYTES, WARMEST_BYTES = 32 << 20, 1 << 30
+WARM_BYTES, WARMEST_BYTES = 96 << 20, 1 << 30
 _STOCK_BYTES = 1 << 18
 _MAX_PACKET = 96 * 1024
 _DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
