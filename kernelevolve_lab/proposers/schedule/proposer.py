@@ -38,13 +38,16 @@ class Schedule:
 
     def __init__(self, operator: Operator, target: TargetSpec, language: str, seed: int) -> None:
         found = templates() if _registered(operator) else ()
-        self.templates = {t.name: t for t in found if t.serves(operator.name, target, language)}
+        # Which cases a run has is told with its requests; what serves none of the operator's profiles is refused at once.
+        profiles = [{case.dtype for case in cases} for cases in operator.cases.values()]
+        self.templates = {t.name: t for t in found if any(t.serves(operator.name, target, language, dtypes) for dtypes in profiles)}
         if not self.templates:
             raise BadInput(
                 f"The schedule proposer has no template for '{operator.name}' in {language} on {target.name}; "
                 "enqueue your own kernels (proposer 'manual') or let a model write them (proposer 'chat')."
             )
         self._operator, self._target, self._language, self._seed = operator.name, target, language, seed
+        self._cases = operator.cases
         self.spaces: Mapping[str, Space] = {name: template.space(target) for name, template in self.templates.items()}
 
     async def propose(self, request: ProposalRequest) -> Proposal:
@@ -54,12 +57,26 @@ class Schedule:
         pass
 
     def _propose(self, request: ProposalRequest) -> Proposal:
+        dtypes = self._dtypes(request.state)
+        if not self._keep(dtypes):
+            return Proposal(None, reason=f"No template for '{self._operator}' computes all of {', '.join(sorted(dtypes))}.", exhausted=True)
         taken = {*request.state.entries, *request.pending}
         for template, setting, parents, notes in self._ideas(request):
             candidate = self._candidate(template, setting, parents, notes)
             if candidate.id not in taken:
                 return Proposal(candidate)
         return Proposal(None, reason=f"All settings of the templates for '{self._operator}' have been proposed.", exhausted=True)
+
+    def _dtypes(self, state: RunState) -> set[str]:
+        """The dtypes of the cases that this run's candidates are judged on; none where the run does not say."""
+        return {case.dtype for case in self._cases[state.config.profile]} if state.config else set()
+
+    def _keep(self, dtypes: set[str]) -> bool:
+        """Go on with the templates that compute all of these dtypes; whether there are any. A run's dtypes stay the same."""
+        kept = {name: t for name, t in self.templates.items() if t.serves(self._operator, self._target, self._language, dtypes)}
+        if kept and len(kept) < len(self.templates):
+            self.templates, self.spaces = kept, {name: self.spaces[name] for name in kept}
+        return bool(kept)
 
     def _candidate(self, name: str, setting: Setting, parents: tuple[Entry, ...], notes: str) -> Candidate:
         template = self.templates[name]

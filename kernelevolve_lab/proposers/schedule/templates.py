@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,37 +13,41 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.languages import occupancy
 from kernelevolve_lab.proposers.schedule.space import Knob, Setting, Space
 from kernelevolve_lab.records import Scalar, TargetSpec
 
 TEMPLATES = Path(__file__).parent / "templates"
 _FRONT_MATTER = re.compile(r"\A\{#\n(.*?)\n#\}\n", re.DOTALL)
-_KEYS = {"title", "operators", "targets", "idea", "constraints", "knobs", "drafts"}
+_KEYS = {"title", "operators", "targets", "dtypes", "idea", "constraints", "knobs", "drafts"}
 _KNOB_KEYS = {"values", "range", "step", "log", "default", "structural", "when", "label", "labels", "help"}
 
 
 @dataclass(frozen=True)
 class Template:
-    """One template file, read. `name` is `<language>/<stem>`; `drafts` are partial settings worth trying early."""
+    """One template file, read. `name` is `<language>/<stem>`; `dtypes` are those of the cases that it computes; `drafts` are partial
+    settings worth trying early."""
 
     name: str
     language: str
     title: str
     operators: tuple[str, ...]
     targets: tuple[str, ...]
+    dtypes: tuple[str, ...]
     idea: str
     knobs: tuple[Knob, ...]
     constraints: tuple[str, ...]
     drafts: tuple[Mapping[str, Scalar], ...]
     path: Path
 
-    def serves(self, operator: str, target: TargetSpec, language: str) -> bool:
-        """Whether this template computes that operator in that language for that target."""
-        return self.language == language and operator in self.operators and (not self.targets or target.vendor in self.targets)
+    def serves(self, operator: str, target: TargetSpec, language: str, dtypes: Iterable[str] = ()) -> bool:
+        """Whether this template computes that operator in that language for that target, in all of these dtypes."""
+        vendors = self.targets or (target.vendor,)
+        return self.language == language and operator in self.operators and target.vendor in vendors and set(dtypes) <= {*self.dtypes}
 
     def space(self, target: TargetSpec) -> Space:
         """The settings that this target allows."""
-        return Space(self.knobs, self.constraints, {"target": target})
+        return Space(self.knobs, self.constraints, {"target": target, "shared_memory": _shared_memory(target)})
 
     def render(self, setting: Mapping[str, Scalar], operator: str, target: TargetSpec) -> str:
         """The kernel's source under that setting, the same text every time; raise `BadInput` where the template cannot be rendered."""
@@ -51,7 +55,7 @@ class Template:
             text = _environment(self.path.parent).get_template(self.path.name).render(**setting, operator=operator, target=target)
         except TemplateError as error:
             raise BadInput(f"template {self.name} cannot be rendered with {dict(setting)}: {error}") from error
-        return tidy(text)
+        return tidy(text, blank_lines=2 if self.path.name.endswith(".py.j2") else 1)
 
     def describe(self, setting: Mapping[str, Scalar]) -> str:
         """A short title in words: what the template is, and the choices worth a word."""
@@ -91,7 +95,7 @@ def _parse(path: Path, text: str) -> Template:
     data = tomllib.loads(match[1])
     if unknown := data.keys() - _KEYS:
         raise BadInput(f"unknown keys in the front matter: {', '.join(sorted(unknown))}")
-    if missing := {"title", "operators"} - data.keys():
+    if missing := {"title", "operators", "dtypes"} - data.keys():
         raise BadInput(f"the front matter lacks {', '.join(sorted(missing))}")
     return Template(
         name=f"{path.parent.name}/{path.name.partition('.')[0]}",
@@ -99,6 +103,7 @@ def _parse(path: Path, text: str) -> Template:
         title=data["title"],
         operators=tuple(data["operators"]),
         targets=tuple(data.get("targets", ())),
+        dtypes=tuple(data["dtypes"]),
         idea=" ".join(data.get("idea", "").split()),
         knobs=tuple(_knob(name, knob) for name, knob in data.get("knobs", {}).items()),
         constraints=tuple(data.get("constraints", ())),
@@ -130,6 +135,11 @@ def _ranged(name: str, data: dict[str, Any]) -> tuple[int, ...]:
     return tuple(range(low, high + 1, data.get("step", 1)))
 
 
+def _shared_memory(target: TargetSpec) -> int:
+    """Bytes of shared memory that one block of threads may have; 0 where there is no such thing."""
+    return occupancy.limits(target.arch).shared_block if target.vendor == "nvidia" else 0
+
+
 @cache
 def _environment(folder: Path) -> Environment:
     return Environment(
@@ -137,9 +147,9 @@ def _environment(folder: Path) -> Environment:
     )
 
 
-def tidy(text: str) -> str:
+def tidy(text: str, blank_lines: int = 1) -> str:
     """The text as a person would have written it: C++ includes gathered at the top, neighbouring unnamed namespaces joined, no trailing
-    blanks, no runs of blank lines, one newline at the end."""
+    blanks, at most `blank_lines` empty lines in a row, one newline at the end."""
     text = "\n".join(line.rstrip() for line in text.splitlines())
     includes = list(dict.fromkeys(re.findall(r"^#include .*$", text, re.MULTILINE)))
     if includes:
@@ -148,7 +158,7 @@ def tidy(text: str) -> str:
         text = re.sub(r"^#include .*\n", "", text, flags=re.MULTILINE).lstrip()
         text = "\n".join([*own, "", *system, "", text])
     text = re.sub(r"\n}  // namespace\s+namespace {\n", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return re.sub(rf"\n{{{blank_lines + 2},}}", "\n" * (blank_lines + 1), text).strip() + "\n"
 
 
 def first_settings(template: Template, space: Space) -> list[Setting]:

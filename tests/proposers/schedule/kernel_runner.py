@@ -69,8 +69,8 @@ def check(operator_name: str, artifact: str) -> list[str]:
             visible = operator.visible("laptop")[0]
             case = Case(name="small", sizes=sizes, dtype=visible.dtype, distribution=distribution)
             inputs = operator.make_inputs(case, torch.Generator().manual_seed(7))
-            reference = _tuple(operator.reference(*inputs))
-            golden = _tuple(operator.reference(*(x.double() if x.is_floating_point() else x for x in inputs)))
+            reference = as_tuple(operator.reference(*inputs))
+            golden = as_tuple(operator.reference(*(x.double() if x.is_floating_point() else x for x in inputs)))
             for aligned, threads in ((True, 2), (False, 1), (False, 3)):
                 placed = [Placed(x, aligned=aligned) for x in inputs]
                 outputs = [Placed(x, aligned=aligned, fill=0xFF) for x in reference]
@@ -79,17 +79,17 @@ def check(operator_name: str, artifact: str) -> list[str]:
                 if any(not torch.equal(x.tensor, y) for x, y in zip(placed, inputs, strict=True)):
                     wrong.append(f"{where}: an input was changed")
                 for index, (got, want, own) in enumerate(zip(outputs, golden, reference, strict=True)):
-                    fault = _fault(operator.tolerance, got.tensor, want, own)
-                    if fault:
-                        wrong.append(f"{where}: output {index} {fault}")
+                    text = fault(operator.tolerance, got.tensor, want, own)
+                    if text:
+                        wrong.append(f"{where}: output {index} {text}")
     return wrong
 
 
-def _tuple(outputs: object) -> tuple[torch.Tensor, ...]:
+def as_tuple(outputs: object) -> tuple[torch.Tensor, ...]:
     return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
 
-def _fault(tolerance: object, got: torch.Tensor, want: torch.Tensor, own: torch.Tensor) -> str:
+def fault(tolerance: object, got: torch.Tensor, want: torch.Tensor, own: torch.Tensor) -> str:
     if want.numel() == 0:
         return ""
     if not want.is_floating_point():

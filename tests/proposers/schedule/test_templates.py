@@ -117,11 +117,11 @@ def test_every_registered_operator_has_a_template() -> None:
     ("text", "part"),
     [
         ("int main() {}\n", "must begin with"),
-        ('{#\ntitle = "t"\n#}\nx\n', "lacks operators"),
-        ('{#\ntitle = "t"\noperators = []\ncolour = 1\n#}\nx\n', "unknown keys in the front matter: colour"),
-        ('{#\ntitle = "t"\noperators = []\n[knobs.a]\n#}\nx\n', "either 'values' or 'range'"),
-        ('{#\ntitle = "t"\noperators = []\n[knobs.a]\nvalues = [1, 2]\ndefault = 3\n#}\nx\n', "default 3 of knob 'a'"),
-        ('{#\ntitle = "t"\noperators = []\n[knobs.a]\nvalues = [1, 1]\n#}\nx\n', "distinct values"),
+        ('{#\ntitle = "t"\n#}\nx\n', "lacks dtypes, operators"),
+        ('{#\ntitle = "t"\noperators = []\ndtypes = []\ncolour = 1\n#}\nx\n', "unknown keys in the front matter: colour"),
+        ('{#\ntitle = "t"\noperators = []\ndtypes = []\n[knobs.a]\n#}\nx\n', "either 'values' or 'range'"),
+        ('{#\ntitle = "t"\noperators = []\ndtypes = []\n[knobs.a]\nvalues = [1, 2]\ndefault = 3\n#}\nx\n', "default 3 of knob 'a'"),
+        ('{#\ntitle = "t"\noperators = []\ndtypes = []\n[knobs.a]\nvalues = [1, 1]\n#}\nx\n', "distinct values"),
         ("{#\ntitle = \n#}\nx\n", "Invalid value"),
     ],
 )
