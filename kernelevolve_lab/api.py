@@ -135,6 +135,18 @@ def search(operator: object, target: str = "cpu", *, store: Store | str | None =
     return start(operator, target, store=_store(store), handle_type=Run, **settings)
 
 
+def use_key(key: str | None = None, base_url: str = "") -> None:
+    """Keep the key of a chat endpoint in this process, and nowhere else: not in the store, the notebook or the environment. Without `key` a
+    prompt asks for it and hides what is typed. `base_url` names the endpoint that it is for (default: any)."""
+    from kernelevolve_lab.proposers.chat.settings import use_key as use
+
+    if key is None:
+        import getpass
+
+        key = getpass.getpass(f"Key for {base_url or 'the chat endpoint'} (kept in this process only): ")
+    use(key, base_url)
+
+
 def operator(thing: object, inputs: object = None, name: str | None = None) -> OperatorRef:
     """Make an operator of a Python function or `nn.Module` with example `inputs`, or of the path of a KernelBench task file."""
     from kernelevolve_lab.operators.loading import ref_of

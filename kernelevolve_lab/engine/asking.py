@@ -43,7 +43,8 @@ class Asking:
     ) -> None:
         self._log, self._config, self._operator, self._target = log, config, operator, target
         self._proposer, self._policy = proposer, policy
-        self._capacity = 1 + (max(lookahead, proposer.concurrency) if lookahead else 0)
+        ahead = min(lookahead, getattr(proposer, "lookahead", lookahead))
+        self._capacity = 1 + (max(ahead, proposer.concurrency) if lookahead else 0)
         self._in_flight: dict[asyncio.Task[Proposal], _Request] = {}
         self._fruitless = self._errors = 0
         self._not_before = 0.0

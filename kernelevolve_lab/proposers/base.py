@@ -61,7 +61,10 @@ class Proposer(Protocol):
     """Writes candidates. Registered in the group `kernelevolve_lab.proposers` as a factory
     `(operator, target, language, options: dict, seed: int) -> Proposer`; the factory raises a `LabError` where it cannot serve that
     operator, target or language. A factory may have an attribute `check(options)`, which is called before a run is created and raises a
-    `LabError` for options that cannot serve or must not be stored. `concurrency` is how many requests may be in flight at once."""
+    `LabError` for options that cannot serve or must not be stored.
+
+    `concurrency` is how many requests may be in flight at once. One whose answers profit from verdicts more than the judge profits from a
+    full queue may have an attribute `lookahead`: so many candidates may wait for the judge when it is asked again."""
 
     name: str
     concurrency: int

@@ -64,6 +64,7 @@ class ChatProposer:
     """Writes candidates with a language model. See `proposers.base.Proposer`."""
 
     name = "chat"
+    lookahead = 1  # a reply costs money and minutes: it had better know what became of those before
 
     def __init__(self, operator: Operator, target: TargetSpec, language: LanguageNotes, settings: ChatSettings, seed: int) -> None:
         self.concurrency = settings.concurrency

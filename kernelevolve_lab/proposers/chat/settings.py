@@ -80,8 +80,12 @@ class ChatSettings(BaseModel):
 
 
 def use_key(key: str, base_url: str = "") -> None:
-    """Use this key for the endpoint (default: every endpoint) as long as this process lives; it is kept nowhere else."""
-    _keys[_origin(base_url) if base_url else ""] = SecretStr(key.strip())
+    """Use this key for the endpoint (default: every endpoint) as long as this process lives; it is kept nowhere else. Raises `BadInput` for
+    an empty one, and for one that cannot stand in a header."""
+    text = key.strip()
+    if not text or not text.isascii() or not text.isprintable():
+        raise BadInput("That is no key: it is empty, or holds characters that no key has.")
+    _keys[_origin(base_url) if base_url else ""] = SecretStr(text)
 
 
 def key_for(base_url: str) -> SecretStr:
@@ -95,7 +99,7 @@ def key_for(base_url: str) -> SecretStr:
     if prices.is_local(base_url):
         return SecretStr("none-needed")
     host = urlsplit(base_url).hostname
-    raise BadInput(f"No key for {host}: set OPENAI_API_KEY in the environment, or enter one when the notebook asks.")
+    raise BadInput(f"No key for {host}: set OPENAI_API_KEY in the environment, or enter one in a notebook by kel.use_key().")
 
 
 def check(options: Mapping[str, object]) -> None:
