@@ -159,8 +159,8 @@ class CudaHost(Host):
 
     def _call_of(self, workload: Workload) -> Callable[[], Any]:
         if self._native is None:
-            assert self.entry is not None
-            return functools.partial(self.entry, *workload.inputs)
+            assert workload.entry is not None
+            return functools.partial(workload.entry, *workload.inputs)
         outputs = tuple(torch.empty(want.shape, dtype=want.dtype, device=self.device) for want in workload.outputs)
         for tensor in outputs:
             self._poison(tensor)

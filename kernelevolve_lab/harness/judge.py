@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from kernelevolve_lab.harness.session import Arenas, Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import time_baseline
 from kernelevolve_lab.harness.trial import Bench, Trial
-from kernelevolve_lab.harness.workers import Worker
+from kernelevolve_lab.harness.workers import CandidateFailed, Worker
 from kernelevolve_lab.languages.base import KERNELS, Build, Language, Workload
 from kernelevolve_lab.records import (
     Candidate,
@@ -74,6 +74,14 @@ class _Works:
     degenerate: str = ""
     not_compiled: str | None = None
     zygote: Zygote | None = None
+    _pools: dict[tuple[str, ...], InputPool] = field(default_factory=dict)
+
+    def constructed(self, names: tuple[str, ...], settings: JudgeSettings) -> _Works:
+        """These works with another pool of inputs: there the state of these names has the values that the constructor gave it."""
+        reference = self.reference.constructing(names)
+        if names not in self._pools:
+            self._pools[names] = InputPool(reference, self.description.cases, settings)
+        return replace(self, reference=reference, pool=self._pools[names])
 
     @property
     def visible(self) -> tuple[Case, ...]:
@@ -87,7 +95,8 @@ class _Works:
         if self.zygote is not None:
             self.zygote.close()
         self.reference.close()
-        self.pool.close()
+        for pool in (self.pool, *self._pools.values()):
+            pool.close()
         self.arenas.close()
 
 
@@ -233,7 +242,8 @@ class Judge:
                     self._compile(works)
                     if final:
                         works.pool.renew()
-                    trial = self._trial(works, build, self.language(candidate.language), final, cancelled)
+                    language = self.language(candidate.language)
+                    trial = self._trial(self._works_for(works, build, language), build, language, final, cancelled)
                     trial.run()
                     works.evaluations += 1
                     if works.evaluations % self.settings.refresh_every == 0:
@@ -325,19 +335,39 @@ class Judge:
         )
         return Trial(bench, lambda: self._session(works, build, language), final, cancelled)
 
+    def _works_for(self, works: _Works, build: Build, language: Language) -> _Works:
+        """The works with which that candidate is judged. A `ModelNew` that keeps some of the reference's state under names of its own gets
+        it by KernelBench's rule alone, the seed before the constructor; so the reference must have those values, too."""
+        if language.binding != "python" or not works.description.modules:
+            return works
+        case = works.visible[0]
+        try:
+            session = self._session(works, build, language)
+        except CandidateFailed:
+            return works  # the trial finds out, and says so
+        try:
+            session.workload(works.pool.check(case, case.distribution), 0)
+            lacking = session.lacking
+        except CandidateFailed:
+            return works
+        finally:
+            session.close()
+        return works.constructed(lacking, self.settings) if lacking else works
+
     def _session(self, works: _Works, build: Build, language: Language) -> Session:
         assert build.artifact is not None
         limits = {"threads": self.threads, "heap_bytes": self.settings.heap_bytes, "load_seconds": self.settings.load_seconds}
         worker: Worker
         if language.binding == "python" or self.device != "cpu":
-            if works.zygote is None or not works.zygote.alive:
-                works.zygote = Zygote(self.device, threads=self.threads, confined=self.confined)
+            home = self._opened()
+            if home.zygote is None or not home.zygote.alive:
+                home.zygote = Zygote(self.device, threads=self.threads, confined=self.confined)
             kernels = build.artifact.with_name(KERNELS)
             given = {"kernels": kernels} if self.device != "cpu" and kernels.is_dir() else {}
-            worker = PythonWorker(works.zygote, build.artifact.read_bytes(), **limits, **given)
+            worker = PythonWorker(home.zygote, build.artifact.read_bytes(), **limits, **given)
         else:
             worker = NativeWorker(build_host(self.cache), build.artifact, confined=self.confined, **limits)
-        return Session(worker, works.arenas, works.arena_size)
+        return Session(worker, works.arenas, works.arena_size, works.description.modules, self.settings.load_seconds)
 
     def _evaluation(
         self, candidate: Candidate, build: Build, began: float, trial: Trial | None, verdict: Verdict, reasons: tuple[str, ...], final: bool

@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
-import importlib.util
 import itertools
 import json
 import mmap
@@ -32,7 +31,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from kernelevolve_lab.harness import isolation, packets
+from kernelevolve_lab.harness import isolation, module_spec, packets
+from kernelevolve_lab.harness.candidate_module import load, model_entry
 from kernelevolve_lab.harness.trace import traced
 from kernelevolve_lab.languages import abi
 
@@ -83,6 +83,7 @@ class Workload:
 
     inputs: tuple[torch.Tensor, ...]
     outputs: tuple[Tensor, ...]
+    entry: Callable[..., Any] | None = None
 
 
 class Region:
@@ -118,6 +119,7 @@ class Host:
         self.workloads: dict[int, Workload] = {}
         self.kept: list[Any] = []
         self.called: list[Workload] = []
+        self.models: dict[str, tuple[Callable[..., Any], tuple[str, ...]] | None] = {}
         self.warmed = 0
         self.pins: list[torch.Tensor] = []
 
@@ -148,9 +150,22 @@ class Host:
             region, _, offset = head.unpack_from(body, at)
             view = abi.Tensor.from_buffer_copy(body, at + head.size)
             tensors.append(Tensor(self.regions[region].address + offset, tuple(view.sizes[: view.ndim]), _DTYPES[view.dtype]))
-        self.workloads[argument] = Workload(tuple(self._argument(t) for t in tensors[:inputs]), tuple(tensors[inputs:]))
+        self.workloads[argument] = Workload(tuple(self._argument(t) for t in tensors[:inputs]), tuple(tensors[inputs:]), self.entry)
         self._warm_heap(max(WARM_BYTES, 8 * sum(tensor.bytes for tensor in tensors[inputs:])))
         return b""
+
+    def bind(self, argument: int, body: bytes, fds: list[int]) -> bytes:
+        """Have a workload call `ModelNew`, built as the spec says, if the candidate has one; returns the names of the state that it
+        lacks. Modules are kept by spec."""
+        text = body.decode()
+        if text not in self.models:
+            self.models[text] = model_entry(module_spec.from_text(text), self.device)
+        model = self.models[text]
+        if model is None:
+            return b"[]"
+        entry, lacking = model
+        self.workloads[argument].entry = entry
+        return json.dumps(lacking).encode()
 
     def _warm_heap(self, size: int) -> None:
         """Touch so much memory once, which a baseline did long ago: each page that was never touched costs a fault. Small objects get a
@@ -174,13 +189,13 @@ class Host:
         numbers = array.array("I", body)
         self.kept.clear()
         self.called = called = [self.workloads[number] for number in numbers[::2]]
-        keep, entry, clock = self.kept.append, self.entry, _clock
-        assert entry is not None
+        calls = [(workload.entry, workload.inputs) for workload in called]
+        keep, clock = self.kept.append, _clock
         with torch.inference_mode():
             stamps = [clock()]
             stamp = stamps.append
-            for workload in called:
-                keep(entry(*workload.inputs))
+            for entry, inputs in calls:
+                keep(entry(*inputs))  # type: ignore[misc]
                 stamp(clock())
         return array.array("Q", [after - before for before, after in itertools.pairwise(stamps)]).tobytes()
 
@@ -198,8 +213,9 @@ class Host:
 
     def trace(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """Call once, and tell which of PyTorch's operators ran, as `policy.Traced` has it."""
-        assert self.entry is not None
-        _, trace = traced(self.entry, self.workloads[argument].inputs)
+        workload = self.workloads[argument]
+        assert workload.entry is not None
+        _, trace = traced(workload.entry, workload.inputs)
         return json.dumps({"counts": dict(trace.counts), "made_outside": trace.made_outside}).encode()
 
     def ping(self, argument: int, body: bytes, fds: list[int]) -> bytes:
@@ -218,6 +234,7 @@ class Host:
             packets.CALL: self.call,
             packets.COLLECT: self.collect,
             packets.TRACE: self.trace,
+            packets.BIND: self.bind,
             packets.PING: self.ping,
             packets.STEADY: self.steady,
         }
@@ -277,22 +294,6 @@ def _explain(error: BaseException) -> str:
     where = f" at line {lines[-1]}" if lines else ""
     first = (str(error).strip().splitlines() or [""])[0][:500]
     return f"it raised {type(error).__name__}{where}{': ' if first else ''}{first}"
-
-
-def load(source: str, folder: str) -> Callable[..., Any]:
-    """Run the module's text, and return what is called."""
-    path = os.path.join(folder, "candidate.py")
-    with open(path, "w") as file:
-        file.write(source)
-    spec = importlib.util.spec_from_file_location("candidate", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["candidate"] = module
-    spec.loader.exec_module(module)
-    entry = getattr(module, "kernel", None)
-    if not callable(entry):
-        raise AttributeError("the module defines no function kernel")
-    return entry
 
 
 def _host(channel: socket.socket, device: str) -> Host:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kernelevolve_lab.harness import sandbox
-from kernelevolve_lab.harness.packets import COLLECT, STEADY, TRACE, PacketWorker, packet_pair
+from kernelevolve_lab.harness.packets import BIND, COLLECT, STEADY, TRACE, PacketWorker, packet_pair
 from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.harness.workers import SandboxFailed, Visit
@@ -165,6 +165,10 @@ class PythonWorker(PacketWorker):
         self._ask(STEADY, calls)
         yield
         self._ask(STEADY, 0)
+
+    def bind(self, workload: int, module: str, timeout: float) -> tuple[str, ...]:
+        """See `workers.Worker`."""
+        return tuple(map(str, json.loads(self._ask(BIND, workload, module.encode(), timeout=timeout))))
 
     def trace(self, workload: int, timeout: float) -> Traced | None:
         """See `workers.Worker`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import itertools
 import mmap
@@ -30,7 +31,8 @@ class ReferenceFailed(Exception):
 
 @dataclass(frozen=True)
 class Description:
-    """What the reference worker says about the operator; `work` is by the name of the case."""
+    """What the reference worker says about the operator; `work`, and `modules` (how a `ModelNew` is built, as text), are by the name of the
+    case."""
 
     name: str
     title: str
@@ -42,6 +44,7 @@ class Description:
     tolerance: Tolerance
     cases: tuple[Case, ...]
     work: dict[str, Work]
+    modules: dict[str, str]
     versions: dict[str, Any]
 
 
@@ -105,6 +108,7 @@ class Reference:
     def __init__(self, *, threads: int, cache: Path, confined: bool, device: str = "cpu", start_seconds: float = 120.0):
         self.device = device
         self._lock = threading.RLock()
+        self._constructed: tuple[str, ...] = ()
         self._ids = itertools.count(1)
         ours, theirs = channel.pair()
         ours.watch_peer()
@@ -147,7 +151,7 @@ class Reference:
         texts = {key: str(answer[key]) for key in ("name", "title", "family", "semantics", "work_formula")}
         lists = {key: tuple(map(str, answer[key])) for key in ("input_names", "distributions")}
         return Description(
-            **texts, **lists, tolerance=Tolerance(**answer["tolerance"]), cases=cases, work=work, versions=answer["versions"]
+            **texts, **lists, tolerance=Tolerance(**answer["tolerance"]), cases=cases, work=work, modules=answer["modules"], versions=answer["versions"]
         )
 
     def draw(self, case: Case, *, golden: bool, trivial: bool = False, timeout: float = 300.0) -> InputSet:
@@ -160,6 +164,7 @@ class Reference:
             "seed": secrets.randbits(62),
             "golden": golden,
             "trivial": trivial,
+            "constructed": self._constructed,
         }
         answer, fds = self._ask(request, timeout=timeout)
         if len(fds) != 1 or not memory.is_sealed(fds[0], answer["size"]):
@@ -175,6 +180,12 @@ class Reference:
             drawn.close()
             raise ReferenceFailed("the reference worker lays tensors out differently")
         return drawn
+
+    def constructing(self, names: Sequence[str]) -> Reference:
+        """This worker, drawing inputs in which the module's state of these names has the values that its constructor gives it."""
+        view = copy.copy(self)
+        view._constructed = tuple(names)
+        return view
 
     def expect(self, drawn: InputSet, timeout: float = 300.0) -> None:
         """Compute what the outputs of a set must be, if that was not done yet."""

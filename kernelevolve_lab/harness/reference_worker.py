@@ -10,6 +10,7 @@ One request, one answer, as frames of `channel.py`: `{"do": name, ...}` gives `{
 from __future__ import annotations
 
 import functools
+import contextlib
 import mmap
 import os
 import random
@@ -18,13 +19,14 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from kernelevolve_lab.errors import LabError
-from kernelevolve_lab.harness import memory, numerics
+from kernelevolve_lab.harness import memory, module_spec, numerics
 from kernelevolve_lab.harness.channel import Channel, ChannelClosed
 from kernelevolve_lab.harness.trace import traced
 from kernelevolve_lab.operators import loading
@@ -74,12 +76,12 @@ class Worker:
         told = {key: getattr(operator, key) for key in ("name", "title", "family", "semantics", "work_formula")}
         listed = {key: list(getattr(operator, key)) for key in ("input_names", "distributions")}
         tolerance = {"factor": operator.tolerance.factor, "floors": dict(operator.tolerance.floors)}
-        return {**told, **listed, "tolerance": tolerance, "cases": described, "versions": versions}, []
+        return {**told, **listed, "tolerance": tolerance, "cases": described, "versions": versions, "modules": _modules(operator, cases)}, []
 
     def draw(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Draw inputs from a seed into shared memory, seal it, and keep it as set `id`; `golden` also computes what outputs must be."""
         case, seed = Case(**request["case"]), request["seed"]
-        inputs = self._drawn(case, seed)
+        inputs = self._drawn(case, seed, request["constructed"])
         specs = [_spec(tensor) for tensor in inputs]
         placed, size = memory.layout(specs)
         fd = memory.create("inputs", size)
@@ -221,13 +223,18 @@ class Worker:
         assert self.operator is not None, "no operator is open"
         return self.operator
 
-    def _drawn(self, case: Case, seed: int) -> tuple[torch.Tensor, ...]:
+    def _drawn(self, case: Case, seed: int, constructed: Sequence[str] = ()) -> tuple[torch.Tensor, ...]:
         random.seed(seed)
         torch.manual_seed(seed)
-        inputs = self._operator.make_inputs(case, torch.Generator().manual_seed(seed))
+        operator = self._operator
+        inputs = operator.make_inputs(case, torch.Generator().manual_seed(seed))
         for index, tensor in enumerate(inputs):
             if not isinstance(tensor, torch.Tensor):
-                raise LabError(f"Input {index} of the operator '{self._operator.name}' is a {type(tensor).__name__}; all must be tensors.")
+                raise LabError(f"Input {index} of the operator '{operator.name}' is a {type(tensor).__name__}; all must be tensors.")
+        if constructed and operator.constructed is not None and operator.module is not None:
+            made, spec = operator.constructed(case), operator.module(case)
+            first = spec.arguments
+            inputs = (*inputs[:first], *(made[n] if n in constructed else t for n, t in zip(spec.state, inputs[first:], strict=True)))
         return tuple(tensor.detach().contiguous() for tensor in inputs)
 
     def _expect(self, drawn: InputSet, outputs: tuple[torch.Tensor, ...]) -> dict[str, Any]:
@@ -245,6 +252,15 @@ def _outputs(result: Any) -> tuple[torch.Tensor, ...]:
         if not isinstance(tensor, torch.Tensor):
             raise LabError(f"Output {index} of the reference is a {type(tensor).__name__}; all must be tensors.")
     return tuple(tensor.detach() for tensor in outputs)
+
+
+def _modules(operator: Operator, cases: Sequence[Case]) -> dict[str, str]:
+    """How a `ModelNew` is built for each case; none where the reference is no module, or was built from more than plain data."""
+    if operator.module is None:
+        return {}
+    with contextlib.suppress(TypeError):
+        return {case.name: module_spec.to_text(operator.module(case)) for case in cases}
+    return {}
 
 
 def _spec(tensor: torch.Tensor) -> TensorSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kernelevolve_lab.harness.memory import PAGE, Arena, Placed
 from kernelevolve_lab.harness.policy import Traced
@@ -35,10 +35,15 @@ class Arenas:
 
 
 class Session:
-    """A candidate at work. Arenas are numbered 0 and 1."""
+    """A candidate at work. Arenas are numbered 0 and 1. `modules` says by case how a `ModelNew` is built, `load_seconds` how long that
+    may take."""
 
-    def __init__(self, worker: Worker, arenas: Arenas, size: int):
+    def __init__(self, worker: Worker, arenas: Arenas, size: int, modules: Mapping[str, str], load_seconds: float):
         self.worker = worker
+        self.lacking: tuple[str, ...] = ()
+        """Names of the reference's state that the candidate's module, if it is one, does not have."""
+        self._modules = modules
+        self._load_seconds = load_seconds
         self.seen: set[int] = set()
         self._lender = arenas
         self._input_regions: dict[int, tuple[int, int]] = {}
@@ -70,7 +75,9 @@ class Session:
             if drawn.id not in self._input_regions:
                 self._input_regions[drawn.id] = self.worker.map(drawn.fd, drawn.size, writable=False)
             region, _ = self._input_regions[drawn.id]
-            self._workloads[key] = self.worker.define(drawn.inputs, region, drawn.outputs, self._arena_regions[arena])
+            self._workloads[key] = workload = self.worker.define(drawn.inputs, region, drawn.outputs, self._arena_regions[arena])
+            if drawn.case.name in self._modules:
+                self.lacking = self.worker.bind(workload, self._modules[drawn.case.name], self._load_seconds)
         return self._workloads[key]
 
     def address(self, drawn: InputSet) -> int:

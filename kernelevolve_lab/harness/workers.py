@@ -80,6 +80,10 @@ class Worker(Protocol):
         """Call back to back: for each call the workload, and how many pages behind their places its outputs go. When it returns, they lie
         there; of calls with the same place, those of the last."""
 
+    def bind(self, workload: int, module: str, timeout: float) -> tuple[str, ...]:
+        """Have a workload call the candidate's `ModelNew`, if it has one, built as this text of a `ModuleSpec` says; returns the names of
+        the reference's state that it has under no such name."""
+
     def trace(self, workload: int, timeout: float) -> Traced | None:
         """Call once, untimed, and say which of PyTorch's operators ran; None for a process that has no PyTorch."""
 

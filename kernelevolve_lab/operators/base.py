@@ -63,6 +63,7 @@ class Operator:
     `work_formula`. `semantics` tells a kernel author exactly what to compute: argument order, shapes, dtypes, edge cases.
     `input_names` name the inputs in order; `family` groups operators that are optimised alike (`row`, `elementwise`, `gemm`, `chain`,
     `search`, `jagged`, `other`). `module(case)` says how a `ModelNew` candidate is run; None where the reference is no module.
+    `constructed(case)` gives by name the state that the module's constructor made; None where the module came built.
     `allocate(*inputs)` makes the empty outputs where their shapes depend on values; None where shapes follow from shapes.
     """
 
@@ -79,6 +80,7 @@ class Operator:
     distributions: tuple[str, ...]
     tolerance: Tolerance = field(default_factory=Tolerance)
     module: Callable[[Case], ModuleSpec] | None = None
+    constructed: Callable[[Case], Mapping[str, torch.Tensor]] | None = None
     allocate: Callable[..., Tensors] | None = None
 
     def visible(self, profile: Profile) -> tuple[Case, ...]:

@@ -18,7 +18,7 @@ from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.operators import task_source
 from kernelevolve_lab.operators.base import ModuleSpec, Operator, Work
 from kernelevolve_lab.operators.function import TOLERANCE, seeded, split_constants
-from kernelevolve_lab.operators.modules import ModuleReference
+from kernelevolve_lab.operators.modules import ModuleReference, register_plain_tensors
 from kernelevolve_lab.operators.task_scaling import Footprint, changed, footprint, scaled
 from kernelevolve_lab.records import Case
 
@@ -198,6 +198,11 @@ def from_task(source: str, name: str) -> Operator:
             at.reference.arguments, at.init_inputs, at.reference.constants, at.reference.state, at.reference.module.training, SEED
         )
 
+    def constructed(case: Case) -> dict[str, torch.Tensor]:
+        model, _ = task.construct(task.execute(case.sizes))
+        register_plain_tensors(model)
+        return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
     return Operator(
         name=name,
         title=f"{name} ({first.name})" if small != task.constants else name,
@@ -217,6 +222,7 @@ def from_task(source: str, name: str) -> Operator:
         distributions=distributions,
         tolerance=TOLERANCE,
         module=module,
+        constructed=constructed,
     )
 
 

@@ -73,7 +73,7 @@ class ModuleReference:
         self.module = module.cpu().requires_grad_(False)
         self.arguments = arguments
         self.constants = dict(constants)
-        _register_plain_tensors(self.module)
+        register_plain_tensors(self.module)
         self.parameters: dict[str, tuple[float, float]] = {}
         for name, parameter in self.module.named_parameters():
             values = parameter.detach()
@@ -119,7 +119,7 @@ def _mean_and_spread(values: torch.Tensor) -> tuple[float, float]:
     return float(wide.mean()), float(wide.std()) if values.numel() > 1 else 0.0
 
 
-def _register_plain_tensors(module: nn.Module) -> None:
+def register_plain_tensors(module: nn.Module) -> None:
     """Make buffers of tensors kept as plain attributes (initial hidden states, masks), so that they are state like the rest."""
     import torch
 
