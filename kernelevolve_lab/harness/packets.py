@@ -36,7 +36,8 @@ HEADER = struct.Struct("<IIQ")
 MAP = struct.Struct("<QII")
 FAULT = struct.Struct("<Qii")
 TENSOR_HEAD = struct.Struct("<IIQ")
-READY, MAP_REGION, UNMAP, DEFINE, CALL, PING, HELLO, COLLECT, STEADY, TRACE, BIND, FAULTED, FAILED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100, 101
+READY, MAP_REGION, UNMAP, DEFINE, CALL, PING, HELLO, COLLECT, STEADY, TRACE, BIND = range(11)
+FAULTED, FAILED = 100, 101
 """Operations. `FAULTED` and `FAILED` are answers to any request: a hardware fault, and a sentence that says what the candidate did, with
 one of `FAILURES` as its status."""
 FAILURES: dict[int, type[CandidateFailed]] = {1: CandidateCrashed, 2: CandidateWrong, 3: CandidateCheats}

@@ -151,7 +151,13 @@ class Reference:
         texts = {key: str(answer[key]) for key in ("name", "title", "family", "semantics", "work_formula")}
         lists = {key: tuple(map(str, answer[key])) for key in ("input_names", "distributions")}
         return Description(
-            **texts, **lists, tolerance=Tolerance(**answer["tolerance"]), cases=cases, work=work, modules=answer["modules"], versions=answer["versions"]
+            **texts,
+            **lists,
+            tolerance=Tolerance(**answer["tolerance"]),
+            cases=cases,
+            work=work,
+            modules=answer["modules"],
+            versions=answer["versions"],
         )
 
     def draw(self, case: Case, *, golden: bool, trivial: bool = False, timeout: float = 300.0) -> InputSet:

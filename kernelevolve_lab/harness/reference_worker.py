@@ -9,8 +9,8 @@ One request, one answer, as frames of `channel.py`: `{"do": name, ...}` gives `{
 
 from __future__ import annotations
 
-import functools
 import contextlib
+import functools
 import mmap
 import os
 import random
@@ -76,7 +76,8 @@ class Worker:
         told = {key: getattr(operator, key) for key in ("name", "title", "family", "semantics", "work_formula")}
         listed = {key: list(getattr(operator, key)) for key in ("input_names", "distributions")}
         tolerance = {"factor": operator.tolerance.factor, "floors": dict(operator.tolerance.floors)}
-        return {**told, **listed, "tolerance": tolerance, "cases": described, "versions": versions, "modules": _modules(operator, cases)}, []
+        modules = _modules(operator, cases)
+        return {**told, **listed, "tolerance": tolerance, "cases": described, "versions": versions, "modules": modules}, []
 
     def draw(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Draw inputs from a seed into shared memory, seal it, and keep it as set `id`; `golden` also computes what outputs must be."""
