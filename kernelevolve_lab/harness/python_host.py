@@ -12,7 +12,6 @@ descriptors (channel, source, log, status, and a folder of kernels compiled ahea
 from __future__ import annotations
 
 import array
-import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -42,6 +41,8 @@ SCRATCH_MB = 512
 WARM_BYTES, WARMEST_BYTES = 96 << 20, 1 << 30
 _STOCK_BYTES = 1 << 18
 _MAX_PACKET = 96 * 1024
+_NOT_STARTED = 121
+"""The exit status of a child that did not come as far as its candidate."""
 _DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
 
 # Taken before a candidate can put something in their place.
@@ -325,12 +326,17 @@ def _candidate(request: dict[str, Any], fds: list[int], device: str, confined: b
     channel, source, log, _, *kernels = fds
     isolation.adopt_descriptor(log, 1)
     os.dup2(1, 2)
-    host = _host(socket.socket(fileno=channel), device)
-    host.prepare()
-    isolation.limit(request["heap_bytes"], SHARED_BYTES if device == "cpu" else None, FILE_BYTES)
-    if confined:
-        isolation.confine()
-    isolation.hide()
+    try:
+        host = _host(socket.socket(fileno=channel), device)
+        host.prepare()
+        isolation.limit(request["heap_bytes"], SHARED_BYTES if device == "cpu" else None, FILE_BYTES)
+        if confined:
+            isolation.confine()
+        isolation.hide()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(_NOT_STARTED)
     faulthandler.enable(all_threads=False)
     torch.set_num_threads(request["threads"])
     host.reply(packets.HELLO, 0, 0)
@@ -400,12 +406,11 @@ def main() -> None:
             try:
                 _spawn(json.loads(packet), fds, device, confined)
             except BaseException:
-                with contextlib.suppress(OSError):  # where the log is not standard error already
-                    os.dup2(fds[2], 2)
+                os.dup2(fds[2], 2)
                 traceback.print_exc()
                 sys.stderr.flush()
             finally:
-                os._exit(121)
+                os._exit(_NOT_STARTED)
         for fd in fds:
             os.close(fd)
 
