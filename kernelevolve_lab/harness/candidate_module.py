@@ -40,8 +40,8 @@ def _no_module(*inputs: Any) -> Any:
     raise TypeError("this operator's reference is no nn.Module, so ModelNew cannot be built for it; define kernel(*inputs)")
 
 
-def model_entry(spec: ModuleSpec, device: torch.device) -> tuple[Entry, tuple[str, ...]] | None:
-    """How to call the loaded candidate's `ModelNew` on an operator's inputs, and the names of the state that it does not have; None where
+def model_entry(spec: ModuleSpec, device: torch.device) -> tuple[Entry, dict[str, tuple[int, ...]]] | None:
+    """How to call the loaded candidate's `ModelNew` on an operator's inputs, and the shapes of the state that it has, by name; None where
     it has no `ModelNew`.
 
     Built as KernelBench does: same seed right before the constructor. In each call the parameters of the reference's names and shapes
@@ -76,7 +76,7 @@ def model_entry(spec: ModuleSpec, device: torch.device) -> tuple[Entry, tuple[st
                 holder[key] = value
         return _plain(model(*with_constants(inputs[:first], constants)))
 
-    return entry, tuple(name for name in spec.state if name not in shapes)
+    return entry, shapes
 
 
 def _plain(returned: Any) -> Any:

@@ -49,6 +49,7 @@ _DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
 _clock = time.perf_counter_ns
 _address_of = torch._C.TensorBase.data_ptr
 _is_contiguous = torch._C.TensorBase.is_contiguous
+_copy = ctypes.memmove
 
 
 class WrongOutput(Exception):
@@ -120,7 +121,7 @@ class Host:
         self.workloads: dict[int, Workload] = {}
         self.kept: list[Any] = []
         self.called: list[Workload] = []
-        self.models: dict[str, tuple[Callable[..., Any], tuple[str, ...]] | None] = {}
+        self.models: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]] | None] = {}
         self.warmed = 0
         self.pins: list[torch.Tensor] = []
 
@@ -164,9 +165,11 @@ class Host:
         model = self.models[text]
         if model is None:
             return b"[]"
-        entry, lacking = model
-        self.workloads[argument].entry = entry
-        return json.dumps(lacking).encode()
+        workload, (entry, shapes) = self.workloads[argument], model
+        workload.entry = entry
+        spec = module_spec.from_text(text)
+        given = zip(spec.state, workload.inputs[spec.arguments :], strict=True)
+        return json.dumps([name for name, value in given if shapes.get(name) != tuple(value.shape)]).encode()
 
     def _warm_heap(self, size: int) -> None:
         """Touch so much memory once, which a baseline did long ago: each page that was never touched costs a fault. Small objects get a
@@ -198,7 +201,8 @@ class Host:
             for entry, inputs in calls:
                 keep(entry(*inputs))  # type: ignore[misc]
                 stamp(clock())
-        return array.array("Q", [after - before for before, after in itertools.pairwise(stamps)]).tobytes()
+        spent = [after - before for before, after in itertools.pairwise(stamps)]
+        return array.array("Q", [*spent, *(_where(outputs) for outputs in self.kept)]).tobytes()
 
     def collect(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """Put the outputs of some calls of the last visit where the judge looks, and let all go: pairs of a call's index and of pages
@@ -208,7 +212,7 @@ class Host:
             workload = self.called[index]
             for place, tensor in zip(workload.outputs, _outputs(self.kept[index], workload, self.device), strict=True):
                 on_host = tensor if self.device.type == "cpu" else tensor.cpu()
-                ctypes.memmove(place.address + pages * mmap.PAGESIZE, _address_of(on_host), place.bytes)
+                _copy(place.address + pages * mmap.PAGESIZE, _address_of(on_host), place.bytes)
         self.kept.clear()  # the next call gets their memory, as a baseline's does
         return b""
 
@@ -254,6 +258,12 @@ class Host:
                 self.reply(operation, 0, nonce, body)
             for fd in fds:
                 os.close(fd)
+
+
+def _where(returned: Any) -> int:
+    """The address of what a call returned first, so that the judge can see that it is there; 0 where it is nothing that has one."""
+    first = returned[0] if type(returned) is tuple and returned else returned
+    return _address_of(first) if type(first) is torch.Tensor else 0
 
 
 def _outputs(returned: Any, workload: Workload, device: torch.device) -> tuple[torch.Tensor, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import mmap
 import os
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -17,13 +19,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kernelevolve_lab.harness import sandbox
+import numpy as np
+
+from kernelevolve_lab.harness import peeking, sandbox
+from kernelevolve_lab.harness.memory import PAGE, Placed
 from kernelevolve_lab.harness.packets import BIND, COLLECT, STEADY, TRACE, PacketWorker, packet_pair
 from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
-from kernelevolve_lab.harness.workers import SandboxFailed, Visit
+from kernelevolve_lab.harness.workers import CandidateCheats, SandboxFailed, Visit
 
 _START_SECONDS = 120.0
+_PEEKED = 48
+"""Words of an output that are read out of the process at the end of a visit."""
 
 
 class Zygote:
@@ -124,6 +131,13 @@ class PythonWorker(PacketWorker):
     def __init__(self, zygote: Zygote, source: bytes, *, threads: int, heap_bytes: int, load_seconds: float, kernels: Path | None = None):
         super().__init__()
         self._child = self._process = Child()
+        self._device, self._confined = zygote.device, zygote.confined
+        self._peeks = zygote.device == "cpu" and peeking.permitted()
+        self._visits = 0
+        self._arenas: dict[int, mmap.mmap] = {}
+        self._outputs: dict[int, tuple[int, Placed]] = {}
+        self._seen: tuple[np.ndarray, np.ndarray | None] | None = None
+        self._rng = np.random.default_rng(secrets.randbits(64))
         self._folder = "" if zygote.confined else tempfile.mkdtemp(prefix="kel-candidate-")
         self._socket, theirs = packet_pair()
         text, folder = os.memfd_create("source", os.MFD_CLOEXEC), -1
@@ -154,10 +168,63 @@ class PythonWorker(PacketWorker):
     def call(self, calls: Sequence[tuple[int, int]], timeout: float) -> Visit:
         """See `workers.Worker`. What the module returns is put into the judge's memory by a second request, which no clock sees."""
         visit = super().call(calls, timeout)
+        self._visits += 1
+        if self._visits <= 2 or self._visits % 16 == 0:
+            self._stand_alone()
         last = {call: index for index, call in enumerate(calls)}  # of calls that share a place the last one counts
         wanted = [number for (_, pages), index in last.items() for number in (index, pages)]
         self._ask(COLLECT, 0, struct.pack(f"<{len(wanted)}I", *wanted), timeout=timeout)
+        self._compare(calls)
         return visit
+
+    def map(self, fd: int, size: int, writable: bool) -> tuple[int, int]:
+        """See `workers.Worker`."""
+        region, address = super().map(fd, size, writable)
+        if writable:
+            self._arenas[region] = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+        return region, address
+
+    def unmap(self, region: int) -> None:
+        """See `workers.Worker`."""
+        super().unmap(region)
+        if region in self._arenas:
+            self._arenas.pop(region).close()
+
+    def define(self, inputs: Sequence[Placed], input_region: int, outputs: Sequence[Placed], output_region: int) -> int:
+        """See `workers.Worker`."""
+        workload = super().define(inputs, input_region, outputs, output_region)
+        self._outputs[workload] = (output_region, outputs[0])
+        return workload
+
+    def _look(self, calls: Sequence[tuple[int, int]], reply: bytes) -> int:
+        # What a call returned must be there when it has returned. The judge reads some words of it out of the process, which is stopped
+        # meanwhile, and sees below that what the process handed over later is the same.
+        self._seen = None
+        if not self._peeks:
+            return 0 if self._device != "cpu" else 8 * len(calls)
+        place = self._outputs[calls[-1][0]][1]
+        address = int.from_bytes(reply[-8:], "little")
+        if address and place.bytes >= 4 and len(reply) == 16 * len(calls):
+            offsets = 4 * np.unique(self._rng.integers(0, place.bytes // 4, _PEEKED))
+            with self.frozen():
+                found = peeking.words(self.candidate_pid, [address + int(offset) for offset in offsets])
+            self._seen = (offsets, found)
+        return 8 * len(calls)
+
+    def _compare(self, calls: Sequence[tuple[int, int]]) -> None:
+        if self._seen is None:
+            return
+        offsets, found = self._seen
+        workload, pages = calls[-1]
+        region, place = self._outputs[workload]
+        at = place.offset + pages * PAGE
+        given = np.frombuffer(self._arenas[region], np.uint8, place.bytes // 4 * 4, at).view(np.uint32)[offsets // 4].copy()
+        if found is None or (given != found).any():
+            raise CandidateCheats("what it handed over is not what lay in its memory when the call returned: it computes later")
+
+    def _stand_alone(self) -> None:
+        if self._confined and peeking.company(self.candidate_pid):
+            raise CandidateCheats("it left processes running that work on after a call has returned")
 
     @contextlib.contextmanager
     def steady(self, calls: int) -> Iterator[None]:
@@ -187,5 +254,8 @@ class PythonWorker(PacketWorker):
     def close(self) -> None:
         """See `workers.Worker`."""
         super().close()
+        for arena in self._arenas.values():
+            arena.close()
+        self._arenas.clear()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
