@@ -6,6 +6,7 @@ nor signals. Numbers: Linux `include/uapi/linux/{sched,mount,prctl,seccomp,capab
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -19,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWIPC = 0x00020000, 0x10000000, 0x20000000, 0x08000000
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 0x4000, 0x40000
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_PDEATHSIG = 4, 38, 1
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 4, 38, 1, 36
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _SYS = {"x86_64": {"seccomp": 317, "capset": 126}, "aarch64": {"seccomp": 277, "capset": 91}}
@@ -35,12 +36,12 @@ def _system(name: str, *arguments: object) -> int:
     return _libc.syscall(_SYS[os.uname().machine][name], *arguments)
 
 
-def own_namespaces(scratch_mb: int) -> None:
-    """Leave the host's process, mount and IPC namespaces for the next child, with an empty /tmp of that size. Raises `OSError` where
-    namespaces cannot be nested."""
+def own_namespaces(scratch_mb: int, processes: bool = True) -> None:
+    """Leave the host's process, mount and IPC namespaces for the next child, with an empty /tmp of that size; without `processes` the one
+    of processes is kept. Raises `OSError` where namespaces cannot be nested."""
     user, group = os.getuid(), os.getgid()
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # /proc/self/uid_map is root's otherwise
-    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC), "unshare")
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWIPC | (_CLONE_NEWPID if processes else 0)), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
@@ -52,6 +53,25 @@ def own_namespaces(scratch_mb: int) -> None:
 def die_with_parent() -> None:
     """Be killed when the process that forked this one ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever processes the children of this one leave behind."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """Kill all children, and theirs as they are adopted, and wait for them."""
+    while True:
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+                if parent == os.getpid():
+                    os.kill(int(name), signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def hide() -> None:

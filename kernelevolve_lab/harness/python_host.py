@@ -370,8 +370,13 @@ def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool)
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     status = fds[3]
+    # CUDA does not start where /proc is of another process namespace than its own, and a nested sandbox cannot mount one.
+    own_processes = confined and device == "cpu"
     if confined:
-        isolation.own_namespaces(SCRATCH_MB)
+        isolation.own_namespaces(SCRATCH_MB, own_processes)
+        if not own_processes:
+            isolation.adopt_orphans()
+    if own_processes:
         if pid := os.fork():
             for fd in fds:
                 os.close(fd)
@@ -381,7 +386,7 @@ def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool)
         isolation.hide()
     pid = os.fork()
     if pid == 0:
-        if not confined:
+        if not own_processes:
             isolation.die_with_parent()
         os.chdir("/tmp" if confined else request["folder"])
         _candidate(request, fds, device, confined)
@@ -391,6 +396,8 @@ def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool)
         ended, how = os.waitpid(-1, 0)
         if ended == pid:
             os.write(status, how.to_bytes(4, "little"))
+            if not own_processes:
+                isolation.end_children()
             os._exit(0)
 
 

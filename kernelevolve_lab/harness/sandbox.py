@@ -22,7 +22,7 @@ from kernelevolve_lab.errors import MissingTool
 from kernelevolve_lab.harness import seccomp
 
 SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/libexec", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
-SYSTEM_PROGRAMS = ("/usr/bin", "/usr/include", "/usr/local", "/bin")
+SYSTEM_PROGRAMS = ("/usr/bin", "/usr/sbin", "/usr/include", "/usr/local", "/bin", "/sbin")
 
 
 @dataclass(frozen=True)
