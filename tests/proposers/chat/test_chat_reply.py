@@ -105,6 +105,20 @@ def test_edit_within_a_line():
     assert edits.apply("int a = 1;\n", [edits.Edit("= 1", "= 2")]) == "int a = 2;\n"
 
 
+def test_edit_that_breaks_off_within_a_line():
+    """As read from a reply, where the marker's line end follows; without it the text stands in the parent."""
+    parent = "const int n = 4;\nfloat v = f(n);\n"
+    found = edits.search_replace_blocks(
+        "<<<<<<< SEARCH\nconst int n = 4;\nfloat v\n=======\nconst int n = 8;\nfloat v\n>>>>>>> REPLACE\n"
+    )
+    assert edits.apply(parent, found) == "const int n = 8;\nfloat v = f(n);\n"
+
+
+def test_edit_that_is_not_found_is_told_the_nearest_line():
+    with pytest.raises(edits.EditError, match=r"no line `float w = f\(n\);`, the nearest is `float v = f\(n\);`"):
+        edits.apply("const int n = 4;\nfloat v = f(n);\n", [edits.Edit("const int n = 4;\nfloat w = f(n);\n", "x\n")])
+
+
 def test_edit_that_fits_twice_is_refused():
     with pytest.raises(edits.EditError, match="occurs 2 times"):
         edits.apply("x\nx\n", [edits.Edit("x\n", "y\n")])
