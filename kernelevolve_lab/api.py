@@ -1,6 +1,6 @@
 """The Python interface: what `import kernelevolve_lab as kel` offers.
 
-`Run` is the handle of the search room with display, tables and export added; everything here also works without a front end.
+`Run` is the engine's handle of a run with display, tables and export added; everything here also works without a front end.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def evaluate(
     target: str = "cpu",
     *,
     language: str | None = None,
-    profile: Profile = "laptop",
+    profile: Profile | None = None,
     unsandboxed: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -168,6 +168,7 @@ def evaluate(
     from kernelevolve_lab.harness.judge import Judge
     from kernelevolve_lab.operators.loading import ref_of
     from kernelevolve_lab.targets import measure, resolve
+    from kernelevolve_lab.targets import profile as profile_of
 
     text, suffix = _read(source) if isinstance(source, Path) else (source, "")
     ref = operator if isinstance(operator, OperatorRef) else ref_of(operator)
@@ -178,7 +179,7 @@ def evaluate(
         raise BadInput(f"{chosen.title} cannot be judged on {spec.title}; name another language or target.")
     chosen.toolchain()
     spec = measure(spec, paths.cache_dir(), progress=progress)
-    with Judge(ref, spec, profile=profile, unsandboxed=unsandboxed) as judge:
+    with Judge(ref, spec, profile=profile or profile_of(spec), unsandboxed=unsandboxed) as judge:
         judge.open(progress)
         progress("judging")
         return judge.evaluate(Candidate(language=name, source=text), final=True)

@@ -30,7 +30,8 @@ class ExportRequest:
         ref = self.state.config.operator
         if ref.kind == "task":
             raise BadInput(
-                f"The code of the task '{ref.name}' runs only in the sandbox, so no module can be cut out of it; export its report."
+                f"The code of the task '{ref.name}' runs only in the sandbox, so no module can be cut out of it; "
+                "export it as kernelbench or as a report."
             )
         if ref.kind != "registered" and self.imported:
             raise BadInput(

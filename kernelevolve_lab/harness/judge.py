@@ -19,7 +19,7 @@ import numpy as np
 
 from kernelevolve_lab import paths, registry
 from kernelevolve_lab.errors import BadInput, LabError
-from kernelevolve_lab.harness import environment, sandbox, statistics, tripwires
+from kernelevolve_lab.harness import devices, environment, sandbox, statistics, tripwires
 from kernelevolve_lab.harness.diagnosis import diagnose
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
@@ -50,7 +50,7 @@ from kernelevolve_lab.records import (
 )
 from kernelevolve_lab.records.events import BaselineCase
 
-EAGER, COMPILED = "eager", "torch.compile"
+EAGER, COMPILED, AUTOTUNED = "eager", "torch.compile", "max-autotune"
 NOISY_WIDTH = 0.2
 """An interval wider than this part of its value is flagged as noisy."""
 
@@ -73,6 +73,7 @@ class _Works:
     evaluations: int = 0
     degenerate: str = ""
     not_compiled: str | None = None
+    autotuned: bool = False
     zygote: Zygote | None = None
     _pools: dict[tuple[str, ...], InputPool] = field(default_factory=dict)
 
@@ -120,13 +121,13 @@ class Judge:
         self.operator = operator
         self.target = target
         self.profile = profile
-        self.settings = settings or JudgeSettings()
+        self.settings = settings or JudgeSettings.for_device(devices.device_of(target))
         self.cache = cache or paths.cache_dir()
         self.confined = not unsandboxed
         self.threads = self.settings.thread_count()
-        self.device = "cuda:0" if target.vendor == "nvidia" and target.present else "cpu"
+        self.device = devices.device_of(target)
         self._rng = np.random.default_rng(seed)
-        self._lock = MachineLock(self.cache)
+        self._lock = MachineLock(self.cache / devices.lock_name(self.device))
         self._judging = threading.RLock()
         self._works: _Works | None = None
         self._closing = False
@@ -240,6 +241,8 @@ class Judge:
             for attempt in range(2):
                 try:
                     self._compile(works)
+                    if final and self.settings.autotuned:
+                        self._autotune(works)
                     if final:
                         works.pool.renew()
                     language = self.language(candidate.language)
@@ -315,6 +318,18 @@ class Judge:
                 times.pop(COMPILED, None)
         works.not_compiled = f"torch.compile is no baseline here ({why})" if why else ""
 
+    def _autotune(self, works: _Works) -> None:
+        """Compile the reference with torch.compile's longest search, as a third baseline of final rounds."""
+        if works.autotuned or works.not_compiled:
+            return
+        works.autotuned = True
+        for case in works.visible:
+            drawn = works.pool.check(case, case.distribution)
+            with self._lock.measuring():  # it measures what it compiles
+                if works.reference.compile(drawn, AUTOTUNED):
+                    continue
+                works.baselines[case.name][AUTOTUNED] = time_baseline(works.reference, [drawn], AUTOTUNED)
+
     def _trial(self, works: _Works, build: Build, language: Language, final: bool, cancelled: Callable[[], bool]) -> Trial:
         bench = Bench(
             reference=works.reference,
@@ -385,7 +400,7 @@ class Judge:
             found = [trial.results[case.name] for case in works.description.cases if case.name in trial.results]
             cases = tuple(result.model_copy(update={"inputs": works.inputs[result.case.name]}) for result in found)
             if verdict is Verdict.CORRECT:
-                speedups = tuple(ratio for name in (COMPILED, EAGER) if (ratio := trial.overall(name)) is not None)
+                speedups = tuple(ratio for name in (COMPILED, AUTOTUNED, EAGER) if (ratio := trial.overall(name)) is not None)
                 diagnosis = self._diagnose(trial, cases, speedups, build)
                 wide = next((r for r in speedups if r.high - r.low > NOISY_WIDTH * r.value), None)
                 if wide is not None:

@@ -58,7 +58,7 @@ class NativeWorker(PacketWorker):
         if confined:
             libraries = find_compiler_libraries()
             confinement = sandbox.Confinement(
-                readable=(host, artifact, *libraries), environment=environment, scratch_mb=1, filter="native", devices=False
+                readable=(host, artifact, *libraries), environment=environment, scratch_mb=0, filter="native", devices=False
             )
         argv = [str(host), str(theirs.fileno()), str(artifact), str(threads), str(heap_bytes)]
         if not confined:

@@ -4,10 +4,18 @@
 // clock. usage: native_host SOCKET_FD LIBRARY THREADS HEAP_BYTES. One request, one reply, as packets on a SOCK_SEQPACKET socket; the
 // layouts are mirrored in native.py.
 #include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,6 +70,7 @@ struct FaultReply {
 constexpr std::uint32_t max_regions = 256, max_workloads = 256, max_tensors = 32, max_calls = 4096;
 constexpr rlim_t shared_bytes = 16ull << 30;  // address space for the tensors that the judge maps
 constexpr std::size_t max_packet = 96 * 1024;
+constexpr int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 
 struct Region {
     char* start;
@@ -110,13 +119,60 @@ void watch_faults() {
     struct sigaction action {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
-    const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-    for (int number : numbers) sigaction(number, &action, nullptr);
+    for (const int number : faults) sigaction(number, &action, nullptr);
 }
 
 void limit(int what, rlim_t value) {
     rlimit bound{value, value};
     if (setrlimit(static_cast<__rlimit_resource>(what), &bound) != 0) give_up("a limit cannot be set");
+}
+
+// Makes the code and the read-only tables of what is loaded so far (this program, the C library, the dynamic linker, the vDSO) what they
+// are for good: mseal(2), Linux 6.10 and later. Before that the judge's own clock is the only guard.
+int seal_object(dl_phdr_info* object, std::size_t, void*) {
+    constexpr long mseal = 462;
+    for (int i = 0; i < object->dlpi_phnum; ++i) {
+        const ElfW(Phdr)& part = object->dlpi_phdr[i];
+        const bool constant = (part.p_type == PT_LOAD && (part.p_flags & PF_W) == 0) || part.p_type == PT_GNU_RELRO;
+        if (!constant) continue;
+        const std::uintptr_t first = (object->dlpi_addr + part.p_vaddr) & ~std::uintptr_t{4095};
+        const std::uintptr_t end = object->dlpi_addr + part.p_vaddr + part.p_memsz;
+        // The end of relocated read-only data is rounded down, as the dynamic linker protects it.
+        const std::uintptr_t last = part.p_type == PT_LOAD ? (end + 4095) & ~std::uintptr_t{4095} : end & ~std::uintptr_t{4095};
+        if (last > first) syscall(mseal, first, last - first, 0ul);
+    }
+    return 0;
+}
+
+// From here on no memory becomes executable: what runs is what was loaded. For all threads, those of the library's constructors too.
+void forbid_new_code() {
+#if defined(__x86_64__)
+    constexpr std::uint32_t architecture = AUDIT_ARCH_X86_64;
+#elif defined(__aarch64__)
+    constexpr std::uint32_t architecture = AUDIT_ARCH_AARCH64;
+#else
+#error "no system-call filter for this architecture"
+#endif
+    constexpr std::uint32_t refuse = SECCOMP_RET_ERRNO | EPERM, protection = offsetof(seccomp_data, args[2]);
+    sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, architecture, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_execve, 7, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 6, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pkey_mprotect, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, protection),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, refuse),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog program{sizeof steps / sizeof steps[0], steps};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);  // the sandbox has done that already, and forbids to ask
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) != 0) give_up("new code cannot be forbidden");
 }
 
 void map(const MapRequest& request, int fd) {
@@ -153,6 +209,14 @@ std::uint64_t now() {
     return static_cast<std::uint64_t>(time.tv_sec) * 1000000000u + static_cast<std::uint64_t>(time.tv_nsec);
 }
 
+// Signals reach this thread only while it is in the kernel: a candidate's handler never runs in its stead at other times.
+void block_signals(int how) {
+    sigset_t all;
+    sigfillset(&all);
+    for (const int number : faults) sigdelset(&all, number);
+    pthread_sigmask(how, &all, nullptr);
+}
+
 void call(const Header& request, const CallRequest* calls) {
     struct {
         Header header;
@@ -166,9 +230,11 @@ void call(const Header& request, const CallRequest* calls) {
         for (std::uint32_t j = copy.inputs; j < copy.inputs + copy.outputs; ++j) {
             copy.tensors[j].data = copy.tensors[j].ptr<char>() + std::uint64_t{calls[i].pages} * 4096;
         }
+        block_signals(SIG_UNBLOCK);
         const std::uint64_t start = now();
         kernel_function(copy.tensors, copy.tensors + copy.inputs, stream);
         answer.nanoseconds[i] = now() - start;
+        block_signals(SIG_SETMASK);
     }
     reply(&answer, sizeof(Header) + request.argument * sizeof(std::uint64_t));
 }
@@ -186,6 +252,7 @@ int main(int argc, char** argv) {
     limit(RLIMIT_DATA, heap);
     limit(RLIMIT_AS, heap + shared_bytes);
     watch_faults();
+    dl_iterate_phdr(seal_object, nullptr);
     const Header hello{op_hello, 0, 0};
     reply(&hello, sizeof hello);
     void* library = dlopen(argv[2], RTLD_NOW | RTLD_LOCAL);
@@ -194,6 +261,8 @@ int main(int argc, char** argv) {
         fprintf(stderr, "the library cannot be loaded: %s\n", dlerror());
         return 122;
     }
+    forbid_new_code();
+    block_signals(SIG_SETMASK);
     const Header ready{op_ready, 0, 0};
     reply(&ready, sizeof ready);
     for (;;) {

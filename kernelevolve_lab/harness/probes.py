@@ -19,6 +19,8 @@ _WITNESS_SECONDS = 2e-3
 _WITNESS_ATTEMPTS = 4
 _ROUND_TRIP = 6e-5
 """Seconds that a question and its answer may take beside the calls that they are about, before a visit is looked at closely."""
+_LONG_VISIT = 2e-3
+"""Seconds; in shorter visits too large a part could be hidden in the round trip."""
 _CALL_OVERHEAD = 3e-7
 """Seconds that the host spends on each call outside its clock: copying arguments, reading the clock."""
 _IDLE_SECONDS = 4e-3
@@ -33,11 +35,12 @@ def second_witness(
     """Whether the time that the worker reports is the time that passes.
 
     `visits` are the judge's and the worker's seconds of the timed visits, `seconds` the reported time of a call, `share` the part of the
-    witnessed time that must at least be reported. Where a visit took little longer than it says, nothing can be hidden in it. Otherwise
+    witnessed time that must at least be reported. Where a long visit took little longer than it says, not much is hidden. Otherwise
     visits of n and of 2n calls decide: whatever a visit costs beside its calls is the same for both, so the difference of what the judge's
     clock sees and what the worker reports must not grow with n.
     """
-    if min(seen - told - (1 / share - 1) * told for seen, told in visits) <= _ROUND_TRIP:
+    shortest, hidden_at_least = min(told for _, told in visits), min(seen - told for seen, told in visits)
+    if shortest >= _LONG_VISIT and hidden_at_least <= _ROUND_TRIP:
         return ""
     for attempt in range(_WITNESS_ATTEMPTS):
         count = max(1, min(512, round(_WITNESS_SECONDS * (attempt + 1) / max(seconds, 1e-7))))

@@ -374,8 +374,6 @@ def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool)
     own_processes = confined and device == "cpu"
     if confined:
         isolation.own_namespaces(SCRATCH_MB, own_processes)
-        if not own_processes:
-            isolation.adopt_orphans()
     if own_processes:
         if pid := os.fork():
             for fd in fds:
@@ -384,6 +382,8 @@ def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool)
             os._exit(0)
         isolation.die_with_parent()
         isolation.hide()
+    else:
+        isolation.adopt_orphans()
     pid = os.fork()
     if pid == 0:
         if not own_processes:

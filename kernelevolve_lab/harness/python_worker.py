@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernelevolve_lab.harness import peeking, sandbox
+from kernelevolve_lab.harness import devices, peeking, sandbox
 from kernelevolve_lab.harness.memory import PAGE, Placed
 from kernelevolve_lab.harness.packets import BIND, COLLECT, STEADY, TRACE, PacketWorker, packet_pair
 from kernelevolve_lab.harness.policy import Traced
@@ -40,7 +40,7 @@ class Zygote:
         self.device = device
         self._lock = threading.Lock()
         self._control, theirs = packet_pair()
-        environment = python_environment(threads)
+        environment = python_environment(threads) | devices.environment(device)
         argv = python_command("python_host", (str(theirs.fileno()), device, str(int(confined))))
         confinement = None
         if confined:  # the filter and the scratch of a candidate are its own; see `isolation`

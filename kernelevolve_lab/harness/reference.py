@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.harness import channel, memory, sandbox
+from kernelevolve_lab.harness import channel, devices, memory, sandbox
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.languages.abi import ITEMSIZE
 from kernelevolve_lab.operators.base import Tolerance, Work
@@ -116,6 +116,7 @@ class Reference:
         inductor.mkdir(parents=True, exist_ok=True)
         compilers = "1" if device == "cpu" else str(min(8, len(os.sched_getaffinity(0))))
         environment = {**python_environment(threads), "TORCHINDUCTOR_CACHE_DIR": str(inductor), "TORCHINDUCTOR_COMPILE_THREADS": compilers}
+        environment |= devices.environment(device)
         argv = python_command("reference_worker", (str(theirs.fileno()), str(threads), device))
         confinement = None
         if confined:

@@ -19,7 +19,7 @@ class JudgeSettings:
     `final_` values, and adds `cold_rounds` with cold caches. `pool_sets` input sets per visible case are drawn and kept (of small ones four
     times as many), at most `pool_bytes` for all; after every `refresh_every` evaluations one of them is drawn anew, and before a final
     round all are.
-    `compiled` says whether torch.compile is a baseline at all.
+    `compiled` says whether torch.compile is a baseline at all, `autotuned` whether its mode `max-autotune` is one of final rounds.
     `torch_mode` overrides what `policy.toml` lets a Python candidate have PyTorch do: `forbid`, `replace` or `allow`.
     Second witness: a candidate that reports less than `witness_share` of what the judge's clock sees per call is not believed.
     """
@@ -47,9 +47,15 @@ class JudgeSettings:
     pool_bytes: int = 1 << 30
     refresh_every: int = 2
     compiled: bool = True
+    autotuned: bool = False
     torch_mode: str = ""
 
     witness_share: float = 0.97
+
+    @classmethod
+    def for_device(cls, device: str) -> JudgeSettings:
+        """The defaults for a device. On a GPU a process costs half a second to start, so sets suffice for more rounds; memory is plenty."""
+        return cls() if device == "cpu" else cls(pool_bytes=8 << 30)
 
     def thread_count(self) -> int:
         """The threads that candidate and baselines get."""

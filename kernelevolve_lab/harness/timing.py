@@ -135,6 +135,7 @@ class CaseTiming:
     witnessed: list[tuple[float, float]] = field(default_factory=list)  # judge's clock and worker's clock, whole visits
     disturbed: list[bool] = field(default_factory=list)  # rounds in which the candidate or the main baseline waited for a processor
     processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
+    early: float = 0.0  # processor seconds that the candidate used after inputs were mapped and before it was called
     again: list[tuple[float, float]] = field(default_factory=list)  # one set's first call in a process and a later one
     cold: dict[str, list[float]] = field(default_factory=dict)  # seconds of calls with cold caches, by who was timed
     wrong: str = ""
@@ -143,6 +144,14 @@ class CaseTiming:
     def seems_to_replay(self) -> bool:
         """Whether calls on contents seen before were much faster, so that it is worth a closer look."""
         return len(self.again) >= REPEATS and all(later < 0.75 * first for first, later in self.again[-REPEATS:])
+
+    def works_early(self) -> str:
+        """What to say about a candidate whose threads compute on inputs that they have found before anybody called the kernel, if this one
+        does."""
+        used = sum(share * seconds for share, (_, seconds) in zip(self.processor, self.witnessed, strict=True))
+        if self.early <= 0.1 * used + 1e-4 * len(self.candidate):
+            return ""
+        return f"it used {self.early * 1e3:.1f} ms of processor time before it was called ({used * 1e3:.1f} ms while it was)"
 
     def undisturbed(self, rounds: Sequence[float]) -> list[float]:
         """The values of undisturbed rounds; of all, where too few were left alone."""
@@ -290,9 +299,11 @@ class CaseTimer:
         self._held.close()
         for drawn in sets:
             session.workload(drawn, index)  # mapping a new set is no part of the visit
+        ready = session.worker.cpu_nanoseconds()
         arena, places = session.arenas[index], session.places(sets, index)
         last = {written[0].offset if written else 0: (drawn, written) for drawn, written in zip(sets, places, strict=True)}
         sprinkled = [arena.sprinkle(written, self._rng, SPRINKLED) for _, written in last.values()]  # of one place the last call counts
+        found.early += (session.worker.cpu_nanoseconds() - ready) / 1e9
         visit = session.call(sets, index, self._timeout)
         self._held.enter_context(session.worker.frozen())
         for words in sprinkled:
@@ -304,7 +315,7 @@ class CaseTimer:
             compared = self._reference.compare(drawn, session.shown[index], None, written, sampled=not whole)
             if not compared.ok:
                 return f"wrong in a timed call, though right when it was checked: {explain(compared)}"
-        spent = sum(visit.reported) / 1e9
+        spent = max(1, sum(visit.reported)) / 1e9  # a forged clock may say that no time has passed
         found.candidate.append(spent / len(sets))
         found.witnessed.append((visit.witnessed / 1e9, spent))
         found.processor.append(visit.processor / 1e9 / max(1e-9, spent))

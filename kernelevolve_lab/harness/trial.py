@@ -33,7 +33,8 @@ CLEARLY_SLOWER = 0.9
 
 @dataclass
 class Bench:
-    """What a trial needs of its judge. `baselines` gives by case name the expected seconds of each baseline, the main one first."""
+    """What a trial needs of its judge. `baselines` gives by case name the expected seconds of each baseline, the main one first; where not
+    `timed`, correctness is all that is judged."""
 
     reference: Reference
     pool: InputPool
@@ -48,6 +49,7 @@ class Bench:
     threads: int
     rng: np.random.Generator
     policy: Policy
+    timed: bool = True
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Trial:
                     if self.verdict is Verdict.CORRECT:
                         self._check_visible(self._session, where)
             with self._stage("timing"):
-                for where in self.bench.visible:
+                for where in self.bench.visible if self.bench.timed else ():
                     if self.verdict is Verdict.CORRECT:
                         self._time(where)
             for where in self.bench.held_out:
@@ -123,9 +125,10 @@ class Trial:
                 checked = self._check(self._open_session, case, case.distribution)
             self.results[case.name] = CaseResult(case=case, verdict=Verdict.CORRECT, error=checked.error)
             if checked.ok:
-                with self._stage("timing"):
-                    self._time(case)
-                self._weigh_held_out(case)
+                if self.bench.timed:
+                    with self._stage("timing"):
+                        self._time(case)
+                    self._weigh_held_out(case)
                 return
             verdict, reason = Verdict.INCORRECT, checked.reason
         except CandidateFailed as failure:
@@ -238,7 +241,7 @@ class Trial:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
         session, seconds, timeout = self._open_session, float(np.median(timing.candidate)), self._timeout(case)
         found = probes.second_witness(session, sets, timing.witnessed, seconds, self.bench.settings.witness_share, timeout)
-        found = found or probes.works_on(session, sets[0], seconds, timeout)
+        found = found or timing.works_early() or probes.works_on(session, sets[0], seconds, timeout)
         if not found and timing.seems_to_replay:
             found = probes.replays(lambda: self._renew(case), sets, timeout)
         if found:

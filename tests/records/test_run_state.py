@@ -12,6 +12,7 @@ from kernelevolve_lab.records import (
     CaseResult,
     Evaluation,
     Evidence,
+    Flag,
     OperatorRef,
     Ratio,
     RunConfig,
@@ -20,8 +21,8 @@ from kernelevolve_lab.records import (
 )
 from kernelevolve_lab.records.events import Logged
 from kernelevolve_lab.records.fold import LOG_LINES, RunFold
-from kernelevolve_lab.records.run import Branch, Enqueue, Extend, Hint, Pause, Pin, Reject, Resume, Stop
-from kernelevolve_lab.records.run_state import RunState, Status
+from kernelevolve_lab.records.run import Appeal, Branch, Enqueue, Extend, Hint, Overrule, Pause, Pin, Reject, Resume, Stop
+from kernelevolve_lab.records.run_state import Occasion, RunState, Status
 
 CONFIG = RunConfig(
     operator=OperatorRef(kind="registered", name="op", text="op"), target="cpu", language="cpp", budget=Budget(candidates=10, seconds=60)
@@ -82,7 +83,9 @@ def logs(draw: st.DrawFn) -> list[Logged]:
                 id = draw(some)
                 log.say(now, events.EvaluationStarted(candidate=id))
                 speed = draw(st.none() | st.floats(0.1, 9))
-                log.say(now, events.EvaluationFinished(evaluation=evaluation(id, speed, draw(st.sampled_from(Evidence)))))
+                found = evaluation(id, speed, draw(st.sampled_from(Evidence)))
+                appeals = [r.seq for r in log.state.requests if isinstance(r.command, Appeal) and r.command.candidate == id]
+                log.say(now, events.EvaluationFinished(evaluation=found, appeal=draw(st.none() | st.sampled_from(appeals or [None]))))
             case 5:
                 log.say(now, events.ProposalFailed(proposer="p", reason="no", index=next(index), cost=0.25))
             case 6 if known:
@@ -96,6 +99,8 @@ def logs(draw: st.DrawFn) -> list[Logged]:
                     Extend(candidates=3),
                     Pin(candidate=draw(some)),
                     Branch(candidate=draw(some)),
+                    Appeal(candidate=draw(some), reason="again"),
+                    Overrule(candidate=draw(some), flag=Flag.SUSPICIOUS, reason="it is fine"),
                 ]
                 log.steer(now, draw(st.sampled_from([*commands, Enqueue(source="s", language="cpp")])))
             case 8:
@@ -131,6 +136,19 @@ def test_a_snapshot_never_changes(log: list[Logged]) -> None:
         fold.apply(item)
         kept.append((fold.state, repr(fold.state)))
     assert all(repr(state) == before for state, before in kept)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs())
+def test_every_verdict_stays_in_the_history_and_the_last_one_counts(log: list[Logged]) -> None:
+    told: dict[str, list[Evaluation]] = {}
+    for item in log:
+        if isinstance(item.event, events.EvaluationFinished):
+            told.setdefault(item.event.evaluation.candidate, []).append(item.event.evaluation)
+    for entry in RunFold(log).state.entries.values():
+        assert [judged.evaluation for judged in entry.history] == told.get(entry.id, [])
+        assert entry.evaluation == (entry.history[-1].evaluation if entry.history else None)
+        assert all(judged.reason == ("again" if judged.occasion is Occasion.APPEAL else "") for judged in entry.history)
 
 
 @settings(max_examples=80, deadline=None)
@@ -278,6 +296,26 @@ def test_extending_adds_to_the_bounds_that_there_are_and_forgives_the_stall() ->
     budget = log.state.budget
     assert (budget.candidates, budget.seconds, budget.cost) == (15, 70, None)
     assert log.state.since_best == 0
+
+
+def test_a_verdict_written_before_there_were_appeals_is_read() -> None:
+    finished = events.EvaluationFinished(evaluation=evaluation(candidate(1).id, 2.0))
+    old = finished.model_dump(mode="json", exclude={"appeal"})
+    assert events.EvaluationFinished.model_validate(old) == finished
+
+
+def test_overruling_a_flag_again_keeps_the_last_word() -> None:
+    log = Log()
+    only = log.judge(1, 1, 2.0)
+    for now, reason in ((2, "first look"), (3, "second look")):
+        log.steer(now, Overrule(candidate=only, flag=Flag.NOISY, reason=reason))
+    log.steer(4, Overrule(candidate=only, flag=Flag.SUSPICIOUS, reason="read it"))
+    entry = log.state.entries[only]
+    assert [(said.flag, said.reason, said.at) for said in entry.overrulings] == [
+        (Flag.NOISY, "second look", 3),
+        (Flag.SUSPICIOUS, "read it", 4),
+    ]
+    assert entry.correct and entry.fitness == 2.0 and log.state.best_id == only
 
 
 def test_events_out_of_order_are_refused() -> None:

@@ -172,3 +172,14 @@ export function diamond(g, x, y, radius, colour) {
   g.lineWidth = 1.5;
   g.stroke();
 }
+
+// The spot {x, y} nearest to a point, or null where none is within `reach` pixels.
+export function nearest(spots, x, y, reach) {
+  let found = null;
+  let least = reach * reach;
+  for (const spot of spots) {
+    const distance = (spot.x - x) ** 2 + (spot.y - y) ** 2;
+    if (distance <= least) [found, least] = [spot, distance];
+  }
+  return found;
+}

@@ -1,6 +1,6 @@
 // Speedup over the candidates judged: each correct one with its interval, failures as ticks along the foot, best so far as a line.
 
-import { Chart, disc, discs, logScale, logTicks, ring, strokes } from "./chart.js";
+import { Chart, disc, discs, logScale, logTicks, nearest, ring, strokes } from "./chart.js";
 import { bandText, h, timesText } from "./dom.js";
 
 export function progress(store) {
@@ -86,13 +86,7 @@ export function progress(store) {
   }
 
   function hit(x, y) {
-    let found = null;
-    let nearest = 144;
-    for (const spot of spots) {
-      const distance = (spot.x - x) ** 2 + (spot.y - y) ** 2;
-      if (distance <= nearest) [found, nearest] = [spot, distance];
-    }
-    return found;
+    return nearest(spots, x, y, 12);
   }
 
   for (const topic of ["rows", "selected", "hovered"]) store.on(topic, () => chart.later());

@@ -46,6 +46,7 @@ export function reasonBar(store, done) {
       }
       const { act, tone, why } = DECISIONS[decision];
       asked = { decision, id, ...details };
+      root.dataset.decision = decision;
       setText(name, `${act} #${row.order}${details.flag ? ` (${details.flag})` : ""}`);
       setText(send, act);
       send.className = `kl-button ${tone}`;

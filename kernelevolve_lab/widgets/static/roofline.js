@@ -1,7 +1,7 @@
 // The roofline: measured ceilings, baselines as hollow diamonds, candidates as dots, and an arrow from the main baseline to the best.
 // Where an operator does no arithmetic the horizontal axis is the order of the candidates and only bytes per second count.
 
-import { Chart, diamond, disc, discs, logScale, logTicks, ring, shortNumber } from "./chart.js";
+import { Chart, diamond, disc, discs, logScale, logTicks, nearest, ring, shortNumber } from "./chart.js";
 import { h, scaledText, secondsText, setText, timesText } from "./dom.js";
 import { mainDot } from "./leaderboard.js";
 
@@ -293,13 +293,7 @@ export function roofline(store) {
   }
 
   function hit(x, y) {
-    let found = null;
-    let nearest = 100;
-    for (const spot of spots) {
-      const distance = (spot.x - x) ** 2 + (spot.y - y) ** 2;
-      if (distance <= nearest) [found, nearest] = [spot, distance];
-    }
-    return found;
+    return nearest(spots, x, y, 10);
   }
 
   store.on("frame", () => { choose(); chart.later(); say(); });
