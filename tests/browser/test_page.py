@@ -139,6 +139,19 @@ def test_rejecting_asks_for_a_reason_and_tells_the_run(show):
     assert run.page.locator(".kl-requests li").first.get_attribute("data-state") == "applied"
 
 
+def test_an_appeal_asks_for_a_reason_beside_the_rejection(show):
+    run = show(events=150)
+    identity = run.ids()[1]
+    run.row(1).click()
+    run.settle()
+    run.page.get_by_role("button", name="Appeal…").click()
+    run.page.keyboard.type("too good to be true")
+    run.page.keyboard.press("Enter")
+    run.settle()
+    command = run.handle.state.requests[-1].command
+    assert (command.command, command.candidate, command.reason) == ("appeal", identity, "too good to be true")
+
+
 def test_escape_leaves_a_candidate_alone(show):
     run = show(events=150)
     run.row(2).click()

@@ -52,8 +52,35 @@ def kernel(x, weight, bias):
     return (x - mean) * scale * weight + bias
 """
 
+TRITON_KERNEL = """\
+import torch
+import triton
+import triton.language as tl
 
-def request(out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT, language: str = "cpp") -> ExportRequest:
+
+@triton.jit
+def body(x_ptr, w_ptr, b_ptr, y_ptr, cols, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < cols
+    x = tl.load(x_ptr + row * cols + offsets, mask=mask, other=0.0)
+    mean = tl.sum(x, 0) / cols
+    centred = tl.where(mask, x - mean, 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred, 0) / cols + 1e-5)
+    w, b = tl.load(w_ptr + offsets, mask=mask), tl.load(b_ptr + offsets, mask=mask)
+    tl.store(y_ptr + row * cols + offsets, centred * scale * w + b, mask=mask)
+
+
+def kernel(x, weight, bias):
+    y = torch.empty_like(x)
+    body[(x.shape[0],)](x, weight, bias, y, x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return y
+"""
+
+
+def request(
+    out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT, language: str = "cpp", target: str = "cpu"
+) -> ExportRequest:
     """A judged LayerNorm candidate; the numbers are made up, as only their being written out matters here."""
     operator: Operator = registry.load("operators", "layer_norm")
     candidate = Candidate(language=language, source=source, title='plain "two pass"')
@@ -65,7 +92,7 @@ def request(out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT,
     ratio = Ratio(value=1.25, low=1.21, high=1.29, baseline="torch.compile") if correct else None
     evaluation = Evaluation(
         candidate=candidate.id,
-        target="cpu",
+        target=target,
         language=language,
         verdict=verdict,
         evidence=Evidence.MEASURED,
@@ -74,7 +101,7 @@ def request(out: Path, source: str = KERNEL, verdict: Verdict = Verdict.CORRECT,
         speedups=(ratio,) if ratio else (),
         cases=(result,),
     )
-    config = RunConfig(operator=OperatorRef(kind="registered", name="layer_norm", text="layer_norm"), target="cpu", language=language)
+    config = RunConfig(operator=OperatorRef(kind="registered", name="layer_norm", text="layer_norm"), target=target, language=language)
     return ExportRequest(Entry(candidate, order=1, generation=0, evaluation=evaluation), RunState(run="r1", config=config), out)
 
 

@@ -11,7 +11,7 @@ const DECISIONS = {
 export function reasonBar(store, done) {
   const name = h("span", {});
   const input = h("input", { class: "kl-input", type: "text", maxlength: "500" });
-  const send = h("button", { type: "submit" });
+  const send = h("button", { type: "submit", class: "kl-button" }, "Send");
   const cancel = h("button", { type: "button", class: "kl-button", onclick: () => close() }, "Cancel");
   const root = h("form", { class: "kl-reason", hidden: true }, h("label", { class: "kl-reason-label" }, name, input), send, cancel);
   let asked = null;
