@@ -13,9 +13,9 @@ from typing import Literal
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.languages import build_cache, diagnostics, static_metrics
 from kernelevolve_lab.languages.base import Build, Workload
-from kernelevolve_lab.languages.process import Finished, Sandbox, run
+from kernelevolve_lab.languages.process import Sandbox, run
 from kernelevolve_lab.languages.toolchain import Compiler, cpu_identity, find_compiler
-from kernelevolve_lab.records import Diagnostic, TargetSpec
+from kernelevolve_lab.records import TargetSpec
 
 HERE = Path(__file__).parent
 HEADER = HERE / "kel.h"
@@ -62,6 +62,7 @@ class Cpp:
     suffix = ".cpp"
     lexer = "cpp"
     binding: Literal["native", "python"] = "native"
+    emulated = False
 
     def supports(self, target: TargetSpec) -> bool:
         """True for the CPU of this machine."""
@@ -114,7 +115,7 @@ class Cpp:
                 shutil.copyfile(HEADER, scratch / HEADER.name)
                 command = [compiler.path, *self.flags(compiler, target), SOURCE_NAME, "-o", ARTIFACT_NAME]
                 outcome = run(command, scratch, timeout, sandbox)
-                messages = _diagnose(outcome, source, timeout)
+                messages = diagnostics.of_compiler(outcome, source, SOURCE_NAME, timeout)
                 ok = outcome.status == 0 and not outcome.timed_out and (scratch / ARTIFACT_NAME).is_file()
                 if outcome.timed_out:
                     return Build(None, messages, time.perf_counter() - started)
@@ -134,16 +135,6 @@ class Cpp:
 @cache
 def _header_hash() -> str:
     return hashlib.sha256(HEADER.read_bytes()).hexdigest()
-
-
-def _diagnose(outcome: Finished, source: str, timeout: float) -> tuple[Diagnostic, ...]:
-    found = diagnostics.parse(outcome.errors, source, SOURCE_NAME)
-    if outcome.timed_out:
-        return (Diagnostic(severity="error", message=f"the compiler was stopped after {timeout:g} s", file="compiler"), *found)
-    if outcome.status != 0 and not any(d.severity == "error" for d in found):
-        last = diagnostics.clean((outcome.errors.strip().splitlines() or ["no message"])[-1])
-        return (Diagnostic(severity="error", message=f"the compiler ended with status {outcome.status}: {last}", file="compiler"), *found)
-    return found
 
 
 CPP = Cpp()

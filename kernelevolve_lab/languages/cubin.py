@@ -17,6 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from kernelevolve_lab.languages.occupancy import capability, limits
 from kernelevolve_lab.languages.process import Sandbox, run
 
 _MAX_THREADS, _REQUIRED_THREADS, _FRAME_SIZE, _REGISTERS = 0x05, 0x10, 0x11, 0x2F
@@ -34,8 +35,8 @@ KINDS = {
     "global_atomics": re.compile(r"ATOMG|ATOM|RED|REDG"),
     "shared_loads": re.compile(r"LDS|LDSM"),
     "shared_stores": re.compile(r"STS|STSM"),
-    "spill_loads": re.compile(r"LDL"),
-    "spill_stores": re.compile(r"STL"),
+    "local_loads": re.compile(r"LDL"),
+    "local_stores": re.compile(r"STL"),
     "barriers": re.compile(r"BAR|SYNCS|WARPGROUP"),
     "shuffles": re.compile(r"SHFL|REDUX|CREDUX"),
     "fp32": re.compile(r"FFMA\d?|FMUL\d?|FADD\d?"),
@@ -45,7 +46,8 @@ KINDS = {
     "converts": re.compile(r"F2F|F2FP|F2I|I2F|I2FP|I2I|FRND"),
     "branches": re.compile(r"BRA|BRX|JMP|CALL"),
 }
-"""Kinds of instructions by opcode (SASS, compute capability 7.5 to 12; CUDA binary utilities, instruction set reference)."""
+"""Kinds of instructions by opcode (SASS, compute capability 7.5 to 12; CUDA binary utilities, instruction set reference). Local memory is
+where spilled registers and arrays indexed at run time go."""
 
 
 @dataclass(frozen=True)
@@ -73,34 +75,35 @@ class Mix:
     widest_store: int
 
 
-def resources(cubin: bytes) -> dict[str, Resources]:
-    """The kernels of a cubin by name; raises `ValueError` when the bytes are none."""
+def resources(cubin: bytes, arch: str) -> dict[str, Resources]:
+    """The kernels of a cubin for `arch` by name; raises `ValueError` when the bytes are none."""
     try:
-        return _resources(cubin)
-    except (struct.error, IndexError, UnicodeDecodeError, StopIteration) as error:
+        return _resources(cubin, arch)
+    except (struct.error, IndexError, UnicodeDecodeError, StopIteration, ValueError) as error:
         raise ValueError(f"not a cubin: {error}") from error
 
 
-def _resources(cubin: bytes) -> dict[str, Resources]:
+def _resources(cubin: bytes, arch: str) -> dict[str, Resources]:
     if cubin[:5] != b"\x7fELF\x02":
-        raise ValueError("not a cubin: no ELF header of 64 bits")
+        raise ValueError("no ELF header of 64 bits")
     sections = list(_sections(cubin))
     by_name = {section.name: section for section in sections}
-    symbols = next(section for section in sections if section.kind == _SYMBOLS)
+    numbers = _symbols(sections)
     of_all = list(_attributes(by_name[".nv.info"].data)) if ".nv.info" in by_name else []
+    # From Hopper on the section counts the kilobyte that every block is charged besides.
+    reserved = limits(arch).reserved if capability(arch) >= 90 else 0
     found = {}
-    for index, section in enumerate(sections):
+    for section in sections:
         if not section.name.startswith(".text."):
             continue
         name = section.name.removeprefix(".text.")
-        number = _function(symbols, index)
-        of_function = {attribute: words[1] for attribute, words in of_all if len(words) == 2 and words[0] == number}
+        of_function = {attribute: words[1] for attribute, words in of_all if len(words) == 2 and words[0] == numbers.get(name)}
         own = dict(_attributes(by_name[f".nv.info.{name}"].data)) if f".nv.info.{name}" in by_name else {}
         found[name] = Resources(
             name,
             registers=of_function.get(_REGISTERS, section.info >> 24),
             stack=of_function.get(_FRAME_SIZE, 0),
-            shared=by_name[f".nv.shared.{name}"].size if f".nv.shared.{name}" in by_name else 0,
+            shared=max(0, by_name[f".nv.shared.{name}"].size - reserved) if f".nv.shared.{name}" in by_name else 0,
             code=section.size,
             threads=math.prod(own.get(_REQUIRED_THREADS) or own.get(_MAX_THREADS) or (0,)),
         )
@@ -111,6 +114,7 @@ def _resources(cubin: bytes) -> dict[str, Resources]:
 class _Section:
     name: str
     kind: int
+    link: int
     info: int
     size: int
     data: bytes
@@ -125,16 +129,18 @@ def _sections(elf: bytes) -> Iterator[_Section]:
         at = strings + header[0]
         name = elf[at : elf.index(b"\0", at)].decode()
         data = b"" if header[1] == _NOBITS else elf[header[4] : header[4] + header[5]]
-        yield _Section(name, header[1], header[7], header[5], data)
+        yield _Section(name, header[1], header[6], header[7], header[5], data)
 
 
-def _function(symbols: _Section, section: int) -> int | None:
-    """The number of the function symbol that lies in that section."""
-    for number in range(len(symbols.data) // 24):
-        _, info, _, where = struct.unpack_from("<IBBH", symbols.data, 24 * number)
-        if where == section and info & 15 == 2:
-            return number
-    return None
+def _symbols(sections: list[_Section]) -> dict[str, int]:
+    """The numbers of all symbols by name."""
+    table = next(section for section in sections if section.kind == _SYMBOLS)
+    strings = sections[table.link].data
+    found = {}
+    for number in range(len(table.data) // 24):
+        (at,) = struct.unpack_from("<I", table.data, 24 * number)
+        found[strings[at : strings.index(b"\0", at)].decode()] = number
+    return found
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:

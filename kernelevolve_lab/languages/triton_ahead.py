@@ -274,7 +274,7 @@ def _describe(compiled: Any, launch: Launch, folder: Path, index: int) -> dict[s
     machine = compiled.asm["cubin"]
     path = folder / f"{index}.cubin"
     path.write_bytes(machine)
-    own = cubin.resources(machine)[compiled.metadata.name]
+    own = cubin.resources(machine, f"sm_{compiled.metadata.target.arch}")[compiled.metadata.name]
     mix = cubin.mixes(path, folder).get(compiled.metadata.name)
     return {
         "registers": own.registers,
