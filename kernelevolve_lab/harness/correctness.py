@@ -77,7 +77,7 @@ def explain(found: Comparison) -> str:
     if not math.isfinite(stats.candidate):
         return f"{where} is {_number(stats.got)}, not {_number(stats.expected)}"
     return (
-        f"error {stats.candidate:.3g} against the float64 golden (scaled by its root mean square) passes the gate of {stats.gate:.3g}; "
+        f"error {stats.candidate:.3g} against the float64 golden (beside its row and itself) passes the gate of {stats.gate:.3g}; "
         f"worst: {where} is {_number(stats.got)}, not {_number(stats.expected)}"
     )
 

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from kernelevolve_lab.harness.memory import Placed
 from kernelevolve_lab.harness.policy import Traced
+from kernelevolve_lab.harness.worker import last_words
 from kernelevolve_lab.harness.workers import (
     CandidateCheats,
     CandidateCrashed,
@@ -230,8 +231,7 @@ class PacketWorker:
 
     def _how_it_ended(self, when: str) -> str:
         status = self._process.ended(5.0)
-        tail = self._process.log_tail().strip()
-        last = f": {tail.splitlines()[-1][:300]}" if tail else ""
+        last = last_words(self._process.log_tail())
         if status is None:
             return f"its process closed the channel {when}{last}"
         if status < 0:

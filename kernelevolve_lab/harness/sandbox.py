@@ -85,7 +85,7 @@ def command(argv: Sequence[str], confinement: Confinement, filter_fd: int | None
     line += ["--cap-drop", "ALL", "--clearenv"]
     for name, value in confinement.environment.items():
         line += ["--setenv", name, value]
-    line += ["--size", str(confinement.scratch_mb << 20), "--tmpfs", "/tmp"]
+    line += ["--size", str(max(1, confinement.scratch_mb) << 20), "--tmpfs", "/tmp"]
     line += _binds(SYSTEM_LIBRARIES)
     if confinement.devices:
         line += [*_binds(SYSTEM_PROGRAMS), "--proc", "/proc", "--dev", "/dev"]
@@ -95,6 +95,8 @@ def command(argv: Sequence[str], confinement: Confinement, filter_fd: int | None
     line += _binds(map(str, confinement.readable))
     for path in confinement.writable:
         line += ["--bind", str(path), str(path)]
+    if not confinement.scratch_mb:
+        line += ["--remount-ro", "/tmp"]  # only now that places to show things at have been made in it
     if filter_fd is not None:
         line += ["--seccomp", str(filter_fd)]
     return [*line, "--chdir", confinement.directory, "--", *argv]

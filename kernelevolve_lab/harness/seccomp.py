@@ -38,17 +38,18 @@ _NUMBERS: dict[str, tuple[int, int | None]] = {
     "wait4": (61, 260), "waitid": (247, 95), "pause": (34, None), "select": (23, None), "pselect6": (270, 72), "rt_sigsuspend": (130, 133),
     "rt_sigtimedwait": (128, 137), "fcntl": (72, 25), "quotactl": (179, 60), "lookup_dcookie": (212, 18), "vhangup": (153, 58),
     "socket": (41, 198), "fork": (57, None), "vfork": (58, None), "execveat": (322, 281),
+    "seccomp": (317, 277), "mseal": (462, 462),
 }  # fmt: skip
 
 _NATIVE = (
-    "read", "write", "close", "fstat", "poll", "lseek", "mmap", "mprotect", "munmap", "brk", "rt_sigaction", "rt_sigprocmask",
+    "read", "write", "close", "fstat", "poll", "lseek", "munmap", "brk", "rt_sigaction", "rt_sigprocmask",
     "rt_sigreturn", "pread64", "readv", "writev", "access", "sched_yield", "mremap", "mincore", "madvise", "nanosleep", "getpid", "sendto",
     "recvfrom", "sendmsg", "recvmsg", "execve", "exit", "uname", "getcwd", "readlink", "getrlimit", "getrusage", "sysinfo", "times",
     "getuid", "getgid", "geteuid", "getegid", "getppid", "sigaltstack", "arch_prctl", "gettid", "futex", "sched_setaffinity",
     "sched_getaffinity", "set_tid_address", "clock_gettime", "clock_getres", "clock_nanosleep", "exit_group", "tgkill", "openat",
     "newfstatat", "readlinkat", "faccessat", "ppoll", "set_robust_list", "getcpu", "getrandom", "membarrier", "rseq", "prlimit64",
     "set_mempolicy", "get_mempolicy", "mbind", "wait4", "waitid", "pause", "select",
-    "pselect6", "rt_sigsuspend", "rt_sigtimedwait", "fcntl",
+    "pselect6", "rt_sigsuspend", "rt_sigtimedwait", "fcntl", "seccomp", "mseal",
 )  # fmt: skip
 
 _NOBODY = (
@@ -62,7 +63,8 @@ _NOBODY = (
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_FIRST_ARGUMENT = 0, 4, 16
-_CLONE_THREAD = 0x00010000
+_OFFSET_PROTECTION, _OFFSET_MAP_FLAGS = 32, 40  # third and fourth argument of mmap; the third of mprotect
+_CLONE_THREAD, _PROT_EXEC, _MAP_ANONYMOUS = 0x00010000, 0x4, 0x20
 
 
 def available() -> bool:
@@ -71,14 +73,28 @@ def available() -> bool:
 
 
 def native_filter() -> bytes:
-    """For compiled kernels: computing, memory and threads; anything else fails with EPERM, new processes too."""
+    """For compiled kernels: computing, memory and threads; anything else fails with EPERM, new processes too.
+
+    Code comes from files alone, of which none is writable; once the kernel is loaded its host forbids new code altogether."""
     eperm = _ERRNO | errno.EPERM
     # glibc falls back from clone3, whose flags a filter cannot see, to clone, whose flags it can.
     special = [
         *_when("clone3", _ERRNO | errno.ENOSYS),
-        (_JUMP_EQUAL, 0, 4, _NUMBERS["clone"][list(_ARCH).index(platform.machine())]),
+        (_JUMP_EQUAL, 0, 4, _number("clone")),
         (_LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT),
         (_JUMP_ANY_BIT, 0, 1, _CLONE_THREAD),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, eperm),
+        (_JUMP_EQUAL, 0, 4, _number("mprotect")),
+        (_LOAD, 0, 0, _OFFSET_PROTECTION),
+        (_JUMP_ANY_BIT, 1, 0, _PROT_EXEC),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, eperm),
+        (_JUMP_EQUAL, 0, 6, _number("mmap")),
+        (_LOAD, 0, 0, _OFFSET_PROTECTION),
+        (_JUMP_ANY_BIT, 0, 2, _PROT_EXEC),
+        (_LOAD, 0, 0, _OFFSET_MAP_FLAGS),
+        (_JUMP_ANY_BIT, 1, 0, _MAP_ANONYMOUS),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, eperm),
     ]

@@ -16,16 +16,28 @@ from kernelevolve_lab.harness import sandbox
 LOG_BYTES = 1 << 20
 
 
+def last_words(printed: str) -> str:
+    """The last line of what a candidate printed, marked as its own words and in quotation marks that it cannot close, to stand behind a
+    sentence of the judge's; empty if it printed nothing. At most 120 printable ASCII characters: such text may end up in a prompt."""
+    line = (printed.strip().splitlines() or [""])[-1].replace('"', "'").replace("`", "'")
+    words = " ".join("".join(c if c.isascii() and c.isprintable() else " " for c in line).split())
+    return f' (the last that it printed itself, unchecked: "{words[:120]}")' if words else ""
+
+
 class WorkerProcess:
     """A started worker. `pid` is bubblewrap's; killing it takes the whole namespace down."""
 
     def __init__(self, argv: Sequence[str], confinement: sandbox.Confinement | None, pass_fds: Sequence[int]):
         self._log = os.memfd_create("log", os.MFD_CLOEXEC)
+        # The worker can write to its log and not map it: writable memory that it can map as code is what it must not have.
+        output = os.open(f"/proc/self/fd/{self._log}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            self._process: subprocess.Popen = sandbox.start(argv, confinement, pass_fds, self._log)
+            self._process: subprocess.Popen = sandbox.start(argv, confinement, pass_fds, output)
         except BaseException:
             os.close(self._log)
             raise
+        finally:
+            os.close(output)
         self.pid = self._process.pid
 
     def log_tail(self, limit: int = 2000) -> str:

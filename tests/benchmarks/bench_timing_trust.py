@@ -17,12 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.random import default_rng
 
 from kernelevolve_lab.harness import statistics
 from kernelevolve_lab.harness.judge import Judge
+from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
-from kernelevolve_lab.harness.timing import Limits, SessionContender, time_case
+from kernelevolve_lab.harness.timing import CaseTimer, Limits, SessionContender
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.operators.loading import ref_of
 from kernelevolve_lab.records import Candidate, Ratio
@@ -50,18 +50,37 @@ extern "C" void kernel(const kel::Tensor* in, kel::Tensor* out, kel::Stream) {
 
 def compared(judge: Judge, plain: Build, other: Build, comparisons: int, limits: Limits) -> list[Ratio]:
     """The speedup of `plain` over `other`, again and again, each time in fresh processes, as for a candidate."""
-    works = judge._opened()
+    works, language = judge._opened(), judge.language("cpp")
     case = works.visible[0]
+    warm = works.pool.check(case, case.distribution)
     found = []
-    for number in range(comparisons):
-        first, second = judge._session(works, plain), judge._session(works, other)
-        sets = works.pool.timing(case)
-        estimate = first.call([sets[0]], 0, 30.0).reported[0] / 1e9
-        against = {"other": (SessionContender(second), estimate)}
-        timed = time_case(first, works.reference, sets, against, estimate, limits, judge.settings, 30.0, lambda: False)
-        found.append(statistics.median_ratio(timed.ratios("other"), "other", default_rng(number)))
-        first.close()
-        second.close()
+    for _ in range(comparisons):
+        running: dict[str, Session] = {}
+
+        def start(name: str, build: Build, running: dict[str, Session] = running) -> Session:
+            if name in running:
+                running[name].close()
+            running[name] = session = judge._session(works, build, language)
+            session.call([warm], 0, 30.0)
+            return session
+
+        first, second = start("first", plain), start("second", other)
+        estimate = first.call([warm], 0, 30.0).reported[0] / 1e9
+        contender = SessionContender(second, lambda start=start: start("second", other))
+        timer = CaseTimer(
+            first,
+            lambda start=start: start("first", plain),
+            works.reference,
+            works.pool.timing(case),
+            {"other": (contender, estimate)},
+            estimate,
+            limits,
+            judge.settings,
+            30.0,
+        )
+        found.append(statistics.paired_ratio(timer.run(lambda: False).ratios("other"), "other"))
+        for session in running.values():
+            session.close()
     return found
 
 
@@ -82,6 +101,7 @@ def main() -> None:
         "seconds_each": arguments.seconds,
         "a_a_false_claims": sum(r.low > 1 or r.high < 1 for r in same) / len(same),
         "a_a_median_ratio": float(np.median([r.value for r in same])),
+        "a_a_half_width": float(np.median([(r.high - r.low) / 2 for r in same])),
         "b_3_percent_found": sum(r.low > 1 for r in apart) / len(apart),
         "b_3_percent_median_ratio": float(np.median([r.value for r in apart])),
         "processors": os.cpu_count(),
