@@ -74,7 +74,12 @@ def policy_for(operator: OperatorRef, mode: str = "") -> Policy:
     if chosen not in get_args(Mode):
         raise BadInput(f"There is no policy '{chosen}'; choose one of {', '.join(get_args(Mode))}.")
     allowed = frozenset(name for names in rules["allowed"].values() for name in names)
-    return Policy(chosen, allowed, frozenset(rules["torch"]["namespaces"]))
+    return Policy(chosen, allowed, torch_namespaces())
+
+
+def torch_namespaces() -> frozenset[str]:
+    """The namespaces of PyTorch's own operators."""
+    return frozenset(_rules()["torch"]["namespaces"])
 
 
 @cache

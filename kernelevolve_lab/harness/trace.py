@@ -13,14 +13,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kernelevolve_lab.harness import policy
+
 _UNINITIALISED = ("empty", "new_empty")
 
 
 class Trace(TorchDispatchMode):
     """Counts operators as `namespace::name`, and follows memory that was allocated and that no operator has written."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
+        self._key = torch._C.DispatchKey.CUDA if device == "cuda" else torch._C.DispatchKey.CPU
+        self._transparent = policy.torch_namespaces()
         self.counts: Counter[str] = Counter()
         self._blank: dict[int, torch.UntypedStorage] = {}  # held, so that an address stays the same memory
         self._made_outside = False
@@ -30,6 +34,9 @@ class Trace(TorchDispatchMode):
         namespace, _, name = function.name().partition("::")
         name = name.partition(".")[0]
         self.counts[f"{namespace}::{name}"] += 1
+        if namespace not in self._transparent:
+            with self:  # an operator of the candidate's own: what it does inside counts, too
+                return function._op_dk(self._key, *args, **kwargs)
         result = function(*args, **kwargs)
         if name.startswith(_UNINITIALISED):
             for storage in _storages(result):
@@ -54,8 +61,10 @@ class Trace(TorchDispatchMode):
 
 def traced(function: Callable[..., Any], arguments: Iterable[Any]) -> tuple[Any, Trace]:
     """Call under a trace; returns what the function returned, and the trace."""
-    with torch.no_grad(), Trace() as trace:
-        returned = function(*arguments)
+    given = tuple(arguments)
+    device = next((tensor.device.type for tensor in given if isinstance(tensor, torch.Tensor)), "cpu")
+    with torch.no_grad(), Trace(device) as trace:
+        returned = function(*given)
     trace.uses(leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
     return returned, trace
 
