@@ -13,7 +13,6 @@ answer, candidates without an evaluation).
 """
 
 import asyncio
-import os
 import threading
 import time
 import traceback
@@ -24,7 +23,7 @@ from kernelevolve_lab.engine.asking import Asking
 from kernelevolve_lab.engine.bench import FINALISTS, Bench
 from kernelevolve_lab.engine.lanes import Lane
 from kernelevolve_lab.engine.log import RunLog, waiting
-from kernelevolve_lab.engine.services import Services
+from kernelevolve_lab.engine.services import BUILD_THREADS, Services
 from kernelevolve_lab.engine.steering import Steering
 from kernelevolve_lab.errors import LabError, StoreError
 from kernelevolve_lab.operators.base import Operator
@@ -33,7 +32,6 @@ from kernelevolve_lab.records.run_state import RunState, Status
 from kernelevolve_lab.store import Lease, Store
 
 POLL_SECONDS = 0.2
-BUILD_THREADS = min(4, os.cpu_count() or 1)
 
 
 class Interrupted(Exception):
@@ -47,15 +45,15 @@ class _Stopped(Exception):
 class SearchLoop:
     """Drives one run to its end; make one per drive, and call `run` once.
 
-    `lookahead` is how many candidates may wait while one is judged (0: the next one is asked for only when the last is judged, which
-    makes the course of a run independent of how long things take).
+    `lookahead` is how many candidates may wait while one is judged, by default what the services say. 0: the first one is asked for when
+    the baseline is compiled, the next one when the last is judged, which makes the course of a run independent of how long things take.
     """
 
-    def __init__(self, store: Store, lease: Lease, services: Services, lookahead: int = 1 + BUILD_THREADS) -> None:
+    def __init__(self, store: Store, lease: Lease, services: Services, lookahead: int | None = None) -> None:
         self._log = RunLog(store, lease.run)
         self._lease = lease
         self._services = services
-        self._lookahead = lookahead
+        self._lookahead = services.lookahead if lookahead is None else lookahead
         self._interrupted = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
@@ -149,7 +147,8 @@ class SearchLoop:
             if state.status is not Status.PAUSED:
                 hearing = self._bench.hear_appeal(state, self._services.make_judge)
                 if spent is None:
-                    self._asking.start(state)
+                    if self._lookahead or not self._bench.compiling:
+                        self._asking.start(state)
                     self._bench.build_ahead(waiting(state))
                     if not hearing:
                         self._bench.judge_next(waiting(state))

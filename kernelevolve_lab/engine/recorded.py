@@ -53,7 +53,8 @@ class RecordedJudge:
 
 
 def recorded_services(recording: Recording, services: Services | None = None) -> Services:
-    """Services whose judge, target and proposer are the recording's, and that learn nothing; the others stay those of `services`."""
+    """Services whose judge, target and proposer are the recording's, and that learn nothing; the others stay those of `services`.
+    Nothing is asked for ahead, so that the course does not depend on how long anything takes."""
     return replace(
         services or Services(),
         resolve_target=lambda name: recording.target,
@@ -61,4 +62,5 @@ def recorded_services(recording: Recording, services: Services | None = None) ->
         make_judge=lambda config, target: RecordedJudge(recording),
         make_proposer=lambda config, operator, target: ReplayProposer(recording),
         learn=lambda state, operator: [],
+        lookahead=0,
     )

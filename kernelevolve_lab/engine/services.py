@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,8 @@ from kernelevolve_lab.proposers.base import Proposer
 from kernelevolve_lab.records import Candidate, Evaluation, RunConfig, TargetSpec
 from kernelevolve_lab.records.events import BaselineCase, LessonLearned
 from kernelevolve_lab.records.run_state import RunState
+
+BUILD_THREADS = min(4, os.cpu_count() or 1)
 
 
 class Judge(Protocol):
@@ -86,7 +89,7 @@ def _make_policy(config: RunConfig) -> Policy:
 @dataclass(frozen=True)
 class Services:
     """How a run gets its operator, measured target, judge, proposer and policy, and how lessons are drawn from it at its end; the defaults
-    are the real ones. All may block."""
+    are the real ones. All may block. `lookahead` is how many candidates may wait for the judge (see `engine.loop.SearchLoop`)."""
 
     load_operator: Callable[[RunConfig], Operator] = _load_operator
     resolve_target: Callable[[str], TargetSpec] = _resolve_target
@@ -95,3 +98,4 @@ class Services:
     make_proposer: Callable[[RunConfig, Operator, TargetSpec], Proposer] = _make_proposer
     make_policy: Callable[[RunConfig], Policy] = _make_policy
     learn: Callable[[RunState, Operator], list[LessonLearned]] = _learn
+    lookahead: int = 1 + BUILD_THREADS

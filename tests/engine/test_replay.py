@@ -11,7 +11,7 @@ from kernelevolve_lab.engine.recorded import recorded_services
 from kernelevolve_lab.engine.replay import Replay
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.proposers.replay import Recording
-from kernelevolve_lab.records.events import EvaluationFinished, Noted, SteeringAccepted
+from kernelevolve_lab.records.events import SteeringAccepted
 from kernelevolve_lab.records.run import Hint
 from kernelevolve_lab.store import Store
 
@@ -126,11 +126,13 @@ def test_unfinished_run_can_be_replayed(store):
     assert replay.wait(10) and replay.status == "interrupted" and replay.state.hints == ("x",)
 
 
-def course(handle: RunHandle) -> list:
-    """All that a run decided: its events but for times and for what people are told meanwhile."""
-    events = [logged.event for logged in handle.events()]
-    kept = [event for event in events if not isinstance(event, Noted)]
-    return [event.model_copy(update={"seconds": 0.0}) if hasattr(event, "seconds") else event for event in kept]
+def course(handle: RunHandle) -> list[str]:
+    """All that a run logged, byte for byte, but for times and the run's own id."""
+    lines = []
+    for logged in handle.events():
+        event = logged.event.model_copy(update={"seconds": 0.0}) if hasattr(logged.event, "seconds") else logged.event
+        lines.append(f"{logged.seq} {event.model_dump_json()}".replace(handle.id, "RUN"))
+    return lines
 
 
 def test_recording_drives_the_same_course(store):
@@ -145,7 +147,8 @@ def test_recording_drives_the_same_course(store):
         return handle
 
     one, two = again(), again()
-    evaluations = [[event for event in course(handle) if isinstance(event, EvaluationFinished)] for handle in (original, one, two)]
+    assert course(one) == course(two)
+    evaluations = [[line.split(" ", 1)[1] for line in course(handle) if '"evaluation_finished"' in line] for handle in (original, one, two)]
     assert evaluations[0] == evaluations[1] == evaluations[2] and evaluations[0]
     for handle in (one, two):
         assert list(handle.state.entries) == list(original.state.entries)
