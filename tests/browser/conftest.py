@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "widgets"))
 
 import mock_comm
 from lab_driver import CHROMIUM, FLAGS, Lab
+from stage import Shown
 
 
 def pytest_collection_modifyitems(items):
@@ -35,6 +36,21 @@ def browser() -> Iterator[Browser]:
 def comms(monkeypatch):
     monkeypatch.setattr(mock_comm.MockComm, "open_comms", [])
     return mock_comm.install(monkeypatch)
+
+
+@pytest.fixture
+def show(browser, comms):
+    """Makes runs on stages."""
+    shown: list[Shown] = []
+
+    def make(**options) -> Shown:
+        shown.append(Shown(browser, **options))
+        shown[-1].settle()
+        return shown[-1]
+
+    yield make
+    for one in shown:
+        one.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import jupyterlab
+from fake_handle import FakeHandle
 from mock_comm import MockComm
 
 from kernelevolve_lab.widgets import assets
+from kernelevolve_lab.widgets.run_view import RunView
 
 _THEMES = Path(jupyterlab.__file__).parent / "themes" / "@jupyterlab"
 _PAGE = """<!doctype html><meta charset="utf-8"><title>stage</title><style>%(theme)s</style><style>%(css)s</style>
@@ -69,3 +71,32 @@ class Stage:
         self.tick()
         self.page.wait_for_timeout(150)
         self.tick(2)
+
+
+class Shown:
+    """A run on a stage."""
+
+    def __init__(self, browser, candidates=60, events=10**6, size=(1500, 1000), dark=False, panels=None, **page) -> None:
+        self.handle = FakeHandle(candidates)
+        self.handle.play(events)
+        self.view = RunView(self.handle, **({"panels": panels} if panels else {}))
+        self.view._pump.start = lambda: None
+        self.view._view_count = 1
+        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]}, **page)
+        self.page.set_default_timeout(10_000)
+        self.errors: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.stage = Stage(self.page, self.view, dark)
+        self.settle = self.stage.settle
+
+    def row(self, number: int):
+        return self.page.locator(".kl-board tr[data-id]").nth(number)
+
+    def ids(self) -> list[str]:
+        return self.page.eval_on_selector_all(".kl-board tr[data-id]", "rows => rows.map(row => row.dataset.id)")
+
+    def close(self) -> None:
+        self.page.close()
+        self.view.close()
+        assert self.errors == []
