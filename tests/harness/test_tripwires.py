@@ -1,5 +1,6 @@
 """Every rule trips on its own example and is silent on the other; comments, strings and honest kernels trip nothing that flags."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,8 @@ EXAMPLES = {
     "triton": ("triton", "python", "python"),
     "python": ("python", "python", "python"),
 }
+PACKAGE = Path(tripwires.__file__).parents[1]
+LEXERS = {"cpp": "cpp", "c++": "cpp", "cuda": "cuda", "python": "triton"}
 HONEST = sorted((Path(__file__).parents[1] / "exploits" / "honest_cpp").glob("*.cpp"))
 each_rule = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
 
@@ -78,6 +81,16 @@ def test_no_honest_kernel_is_suspected(path: Path) -> None:
     assert all(hit.rule.tier is Tier.NOTICE for hit in hits), [str(hit) for hit in hits]
 
 
+def test_what_the_lab_itself_writes_and_recommends_is_not_suspected() -> None:
+    texts = [(path, "triton" if path.name.endswith(".py.j2") else "cpp", path.read_text()) for path in PACKAGE.rglob("templates/*/*.j2")]
+    for path in (*PACKAGE.glob("knowledge/content/**/*.md"), *PACKAGE.glob("languages/guide_*.md")):
+        blocks = re.findall(r"```([\w+]+)\n(.*?)```", path.read_text(), re.DOTALL)
+        texts += [(path, LEXERS[name], code) for name, code in blocks if name in LEXERS]
+    assert len(texts) > 20
+    suspected = [(path.name, why) for path, name, code in texts if (why := tripwires.suspicion(tripped(code, language(name))))]
+    assert suspected == []
+
+
 def test_rules_are_told_apart_and_name_known_things() -> None:
     assert len({rule.name for rule in rules()}) == len(rules()) >= 30
     known = {"*native", "*python", "cpp", "cuda", "hip", "mtia_cpp", "triton", "cute", "flydsl", "python"}
@@ -87,9 +100,9 @@ def test_rules_are_told_apart_and_name_known_things() -> None:
 
 
 def test_the_judge_flags_what_trips_and_lets_behaviour_decide(evaluate) -> None:
-    found = evaluate(GOOD + "\n#include <csignal>\nvoid unused() { std::signal(SIGSEGV, SIG_DFL); }\n")
+    found = evaluate(GOOD + "\n#include <unistd.h>\nint unused() { return fork(); }\n")
     assert found.verdict is Verdict.CORRECT and found.speedup is not None
     assert Flag.SUSPICIOUS in found.flags
-    assert any("handles or raises signals" in reason for reason in found.reasons)
-    [warning] = [item for item in found.diagnostics if "signals" in item.message]
-    assert warning.severity == "warning" and "std::signal" in warning.source_line
+    assert any("starts a process" in reason for reason in found.reasons)
+    [warning] = [item for item in found.diagnostics if "starts a process" in item.message]
+    assert warning.severity == "warning" and "fork()" in warning.source_line
