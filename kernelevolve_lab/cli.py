@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--candidate", type=Path, required=True, metavar="FILE")
     evaluate.add_argument("--language", help="default: by the file's suffix")
     evaluate.add_argument("--target", required=True)
-    evaluate.add_argument("--profile", choices=("laptop", "gpu"), default="laptop", help="size profile of the cases")
+    evaluate.add_argument("--profile", choices=("laptop", "gpu", "emulated"), help="size of the cases (default: what suits the target)")
     evaluate.add_argument("--unsandboxed", action="store_true", help="run without the sandbox: only for code that you trust")
     evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the evaluation to this file")
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--max-seconds", type=float, metavar="S")
     search.add_argument("--max-cost", type=float, metavar="USD")
     search.add_argument("--seed", type=int, default=0, metavar="N")
-    search.add_argument("--profile", choices=("laptop", "gpu"), default="laptop", help="size profile of the cases")
+    search.add_argument("--profile", choices=("laptop", "gpu", "emulated"), help="size of the cases (default: what suits the target)")
     search.add_argument("--unsandboxed", action="store_true", help="run without the sandbox: only for code that you trust")
     _add_options(search)
     search.add_argument("--store", metavar="URL")

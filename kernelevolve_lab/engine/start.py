@@ -34,7 +34,7 @@ def start(
     stall: int | None = None,
     fitness: float | None = None,
     seed: int | None = None,
-    profile: Profile = "laptop",
+    profile: Profile | None = None,
     store: Store | None = None,
     unsandboxed: bool = False,
     services: Services | None = None,
@@ -48,6 +48,7 @@ def start(
     `LabError` for whatever is wrong before a run is created.
     """
     from kernelevolve_lab.operators.loading import ref_of
+    from kernelevolve_lab.targets import profile as profile_of
     from kernelevolve_lab.targets import resolve
 
     ref = operator if isinstance(operator, OperatorRef) else ref_of(operator)
@@ -67,7 +68,7 @@ def start(
             language=language,
             proposer=proposer,
             policy=policy,
-            profile=profile,
+            profile=profile or profile_of(spec),
             budget=budget,
             seed=random.SystemRandom().randrange(2**31) if seed is None else seed,
             unsandboxed=unsandboxed,

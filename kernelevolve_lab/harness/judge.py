@@ -104,7 +104,8 @@ class _Works:
 class Judge:
     """Judges candidates for one operator on one target. A context manager; blocking; may be called from several threads.
 
-    `seed` fixes which further distributions are checked when; inputs always come from secret seeds.
+    `seed` fixes which further distributions are checked when; inputs always come from secret seeds. Where the target is not here, nothing
+    is timed: candidates in a language that can be emulated are checked for correctness, the others are built and no more.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Judge:
         self.confined = not unsandboxed
         self.threads = self.settings.thread_count()
         self.device = devices.device_of(target)
+        self.emulated = not target.present
         self._rng = np.random.default_rng(seed)
         self._lock = MachineLock(self.cache / devices.lock_name(self.device))
         self._judging = threading.RLock()
@@ -177,6 +179,8 @@ class Judge:
         """
         with self._judging:
             works = self._opened()
+            if self.emulated:
+                return ()
             if name == COMPILED:
                 self._compile(works)
             return tuple(
@@ -198,6 +202,8 @@ class Judge:
     @property
     def baseline_note(self) -> str:
         """Why `torch.compile` is no baseline here; empty if it is."""
+        if self.emulated:
+            return f"{self.target.title} is not here, so nothing is timed"
         return self._opened().not_compiled or ""
 
     def language(self, name: str) -> Language:
@@ -238,14 +244,18 @@ class Judge:
             if not build.ok:
                 reasons = tuple(d.message for d in build.diagnostics if d.severity == "error")[:3] or ("the build failed",)
                 return self._evaluation(candidate, build, began, None, Verdict.BUILD_FAILED, reasons, final)
+            language = self.language(candidate.language)
+            if self.emulated and not language.emulated:
+                reason = f"it was built for {self.target.title}, which is not here, and {language.title} cannot be emulated"
+                return self._evaluation(candidate, build, began, None, Verdict.UNSUPPORTED, (reason,), final)
             for attempt in range(2):
                 try:
-                    self._compile(works)
+                    if not self.emulated:
+                        self._compile(works)
                     if final and self.settings.autotuned:
                         self._autotune(works)
                     if final:
                         works.pool.renew()
-                    language = self.language(candidate.language)
                     trial = self._trial(self._works_for(works, build, language), build, language, final, cancelled)
                     trial.run()
                     works.evaluations += 1
@@ -347,6 +357,7 @@ class Judge:
             threads=self.threads,
             rng=self._rng,
             policy=policy_for(self.operator, self.settings.torch_mode),
+            timed=not self.emulated,
         )
         return Trial(bench, lambda: self._session(works, build, language), final, cancelled)
 
@@ -376,7 +387,8 @@ class Judge:
         if language.binding == "python" or self.device != "cpu":
             home = self._opened()
             if home.zygote is None or not home.zygote.alive:
-                home.zygote = Zygote(self.device, threads=self.threads, confined=self.confined)
+                emulate = self.target if self.emulated else None
+                home.zygote = Zygote(self.device, threads=self.threads, confined=self.confined, emulate=emulate)
             kernels = build.artifact.with_name(KERNELS)
             given = {"kernels": kernels} if self.device != "cpu" and kernels.is_dir() else {}
             worker = PythonWorker(home.zygote, build.artifact.read_bytes(), **limits, **given)
@@ -401,7 +413,7 @@ class Judge:
             cases = tuple(result.model_copy(update={"inputs": works.inputs[result.case.name]}) for result in found)
             if verdict is Verdict.CORRECT:
                 speedups = tuple(ratio for name in (COMPILED, AUTOTUNED, EAGER) if (ratio := trial.overall(name)) is not None)
-                diagnosis = self._diagnose(trial, cases, speedups, build)
+                diagnosis = None if self.emulated else self._diagnose(trial, cases, speedups, build)
                 wide = next((r for r in speedups if r.high - r.low > NOISY_WIDTH * r.value), None)
                 if wide is not None:
                     flags = (*flags, Flag.NOISY)
@@ -418,7 +430,7 @@ class Judge:
             target=self.target.name,
             language=candidate.language,
             verdict=verdict,
-            evidence=Evidence.MEASURED,
+            evidence=self._evidence(trial),
             flags=flags,
             reasons=reasons,
             speedup=speedups[0] if speedups else None,
@@ -431,6 +443,11 @@ class Judge:
             environment=environment.snapshot(self.threads, self.confined, {"torch": works.description.versions["torch"]}),
             final=final,
         )
+
+    def _evidence(self, trial: Trial | None) -> Evidence:
+        if not self.emulated:
+            return Evidence.MEASURED
+        return Evidence.COMPILED if trial is None else Evidence.EMULATED
 
     def _diagnose(self, trial: Trial, cases: Sequence[CaseResult], speedups: Sequence[Ratio], build: Build) -> Diagnosis | None:
         shown = [result for result in cases if not result.case.held_out]

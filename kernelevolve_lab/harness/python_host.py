@@ -4,7 +4,8 @@ The zygote runs nothing of a candidate's. A child isolates itself (`isolation.py
 sends, and calls. It knows nothing worth stealing: no expected output, no seed, no statistics. What it reports (nanoseconds) the judge
 checks by its own clock.
 
-Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED. The zygote takes spawn requests as JSON with their
+Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED EMULATED, the last a description of a GPU that is not here, as
+`languages.absent_gpu` has it, or empty. The zygote takes spawn requests as JSON with their
 descriptors (channel, source, log, status, and a folder of kernels compiled ahead where there is one); a child takes the packets of
 `packets.py`.
 """
@@ -406,6 +407,10 @@ def main() -> None:
     control, device, confined = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by themselves
     isolation.hide()
+    if sys.argv[4]:
+        from kernelevolve_lab.languages import triton_interpreter
+
+        triton_interpreter.install(json.loads(sys.argv[4]))
     if device != "cpu":  # what children need, loaded once; the device itself cannot be started before a fork
         import triton  # noqa: F401
 

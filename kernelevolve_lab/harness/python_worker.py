@@ -27,21 +27,26 @@ from kernelevolve_lab.harness.packets import BIND, COLLECT, STEADY, TRACE, Packe
 from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.harness.workers import CandidateCheats, SandboxFailed, Visit
+from kernelevolve_lab.languages import absent_gpu
+from kernelevolve_lab.records import TargetSpec
 
 _START_SECONDS = 120.0
+EMULATED_ENVIRONMENT = {"TRITON_INTERPRET": "1", "OPENBLAS_NUM_THREADS": "1"}  # its products are small, and threads cost more than they
 _PEEKED = 48
 """Words of an output that are read out of the process at the end of a visit."""
 
 
 class Zygote:
-    """The warm process for one device ("cpu", "cuda:0"): has torch imported, forks a child per candidate, runs nothing of theirs."""
+    """The warm process for one device ("cpu", "cuda:0"): has torch imported, forks a child per candidate, runs nothing of theirs. With
+    `emulate`, a GPU that is not here, Triton's interpreter stands in for it."""
 
-    def __init__(self, device: str, *, threads: int, confined: bool):
+    def __init__(self, device: str, *, threads: int, confined: bool, emulate: TargetSpec | None = None):
         self.device = device
         self._lock = threading.Lock()
         self._control, theirs = packet_pair()
-        environment = python_environment(threads) | devices.environment(device)
-        argv = python_command("python_host", (str(theirs.fileno()), device, str(int(confined))))
+        environment = python_environment(threads) | devices.environment(device) | (EMULATED_ENVIRONMENT if emulate else {})
+        told = json.dumps(absent_gpu.about(emulate)) if emulate else ""
+        argv = python_command("python_host", (str(theirs.fileno()), device, str(int(confined)), told))
         confinement = None
         if confined:  # the filter and the scratch of a candidate are its own; see `isolation`
             readable = sandbox.python_paths()

@@ -13,10 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from kernelevolve_lab.languages import occupancy
+from kernelevolve_lab.records import TargetSpec
+
+
+def about(target: TargetSpec) -> dict[str, Any]:
+    """What `describe` needs of a target, as plain data for another process."""
+    level2 = next((cache.bytes for cache in target.caches if cache.level == 2), 0)
+    return {"title": target.title, "arch": target.arch, "units": target.units, "memory_bytes": target.memory_bytes, "l2_bytes": level2}
 
 
 def describe(target: Mapping[str, Any]) -> SimpleNamespace:
-    """What `torch.cuda.get_device_properties` would say, of the fields `name`, `arch`, `units`, `memory_bytes` and `l2_bytes`."""
+    """What `torch.cuda.get_device_properties` would say of a target that `about` describes."""
     capability = occupancy.capability(target["arch"])
     sm = occupancy.limits(target["arch"])
     return SimpleNamespace(

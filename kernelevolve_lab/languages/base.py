@@ -51,7 +51,7 @@ class Language(Protocol):
 
     `binding` says how a worker calls the artifact: `native` (`extern "C" kernel` of a shared library, through `kel.h`) or `python` (a
     module with `kernel` or `ModelNew`, which must be loaded under the name `candidate`). `suffix` is the file suffix, `lexer` what Pygments
-    calls the language.
+    calls the language. `emulated` says whether candidates for a target that is not here can be run by emulation, for correctness only.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Language(Protocol):
     suffix: str
     lexer: str
     binding: Literal["native", "python"]
+    emulated: bool
 
     def supports(self, target: TargetSpec) -> bool:
         """Whether kernels in this language can be built for that target."""

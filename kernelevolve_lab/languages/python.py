@@ -30,6 +30,7 @@ class Python:
     suffix = ".py"
     lexer = "python"
     binding: Literal["native", "python"] = "python"
+    emulated = False
 
     def supports(self, target: TargetSpec) -> bool:
         """True for the CPU and the NVIDIA GPU of this machine."""

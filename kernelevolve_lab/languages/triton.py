@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernelevolve_lab.errors import BadInput, MissingTool
-from kernelevolve_lab.languages import build_cache, cubin, diagnostics, gpu_metrics, occupancy
+from kernelevolve_lab.languages import absent_gpu, build_cache, cubin, diagnostics, gpu_metrics, occupancy
 from kernelevolve_lab.languages.base import KERNELS, Build, Workload
 from kernelevolve_lab.languages.process import Finished, Sandbox, run
 from kernelevolve_lab.records import Diagnostic, Scalar, TargetSpec
@@ -38,6 +38,7 @@ class Triton:
     suffix = ".py"
     lexer = "python"
     binding: Literal["native", "python"] = "python"
+    emulated = True
 
     def supports(self, target: TargetSpec) -> bool:
         """True for NVIDIA's GPUs, also those that are not there: compiling needs none."""
@@ -140,8 +141,6 @@ def _command() -> list[str]:
 
 
 def _request(target: TargetSpec, workloads: Sequence[Workload], kept_at: Path, seconds: float) -> dict[str, Any]:
-    level2 = next((c.bytes for c in target.caches if c.level == 2), 0)
-    about = {"title": target.title, "arch": target.arch, "units": target.units, "memory_bytes": target.memory_bytes, "l2_bytes": level2}
     calls = [
         {
             "inputs": [(spec.shape, spec.dtype) for spec in workload.inputs],
@@ -152,7 +151,13 @@ def _request(target: TargetSpec, workloads: Sequence[Workload], kept_at: Path, s
         for workload in workloads
     ]
     processes = len(os.sched_getaffinity(0))
-    return {"target": about, "workloads": calls, "kept_at": str(kept_at.absolute()), "seconds": seconds, "processes": processes}
+    return {
+        "target": absent_gpu.about(target),
+        "workloads": calls,
+        "kept_at": str(kept_at.absolute()),
+        "seconds": seconds,
+        "processes": processes,
+    }
 
 
 def _result(work: Path) -> dict[str, Any] | None:

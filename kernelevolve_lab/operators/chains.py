@@ -72,6 +72,11 @@ Inputs are finite. No dimension need be a multiple of anything.""",
             _fm_case(64, 48, 224, 448, distribution="shifted"),
             _fm_case(37, 27, 101, 1031, distribution="heavy_tailed", held_out=True),
         ),
+        "emulated": (
+            _fm_case(4, 24, 64, 128, "float16"),
+            _fm_case(2, 40, 48, 96, distribution="shifted"),
+            _fm_case(3, 27, 41, 77, "bfloat16", "heavy_tailed", held_out=True),
+        ),
         "gpu": (
             _fm_case(1024, 24, 224, 2198, "float16"),
             _fm_case(1024, 40, 224, 448, "float16", "shifted"),
@@ -140,6 +145,11 @@ kept in either precision. Inputs are finite. No dimension need be a multiple of 
             _fm_case(16, 200, 256, 160),
             _fm_case(24, 150, 96, 192, distribution="shifted"),
             _fm_case(11, 211, 104, 97, distribution="heavy_tailed", held_out=True),
+        ),
+        "emulated": (
+            _fm_case(2, 50, 64, 48, "float16"),
+            _fm_case(3, 40, 48, 80, distribution="shifted"),
+            _fm_case(2, 53, 40, 37, "bfloat16", "heavy_tailed", held_out=True),
         ),
         "gpu": (
             _fm_case(1024, 200, 256, 160, "float16"),

@@ -60,6 +60,11 @@ Inputs are finite and may be large (thousands): tanh must saturate, not overflow
             _case("1024x4096", 1024, 4096, distribution="heavy_tailed"),
             _case("odd", 2011, 2053, distribution="shifted", held_out=True),
         ),
+        "emulated": (
+            _case("64x256 fp16", 64, 256, "float16"),
+            _case("24x1031", 24, 1031, distribution="heavy_tailed"),
+            _case("odd", 37, 129, "bfloat16", "shifted", held_out=True),
+        ),
         "gpu": (
             _case("8192x4096 bf16", 8192, 4096, "bfloat16"),
             _case("8192x4096 fp16", 8192, 4096, "float16", "heavy_tailed"),

@@ -65,6 +65,11 @@ Inputs are finite. No dimension need be a multiple of anything; m may be much sm
             _matmul_case("flat", 64, 4096, 2048, distribution="shifted"),
             _matmul_case("odd", 517, 773, 1389, distribution="heavy_tailed", held_out=True),
         ),
+        "emulated": (
+            _matmul_case("square fp16", 128, 128, 128, "float16"),
+            _matmul_case("flat", 16, 256, 192, distribution="shifted"),
+            _matmul_case("odd", 67, 93, 129, "bfloat16", "heavy_tailed", held_out=True),
+        ),
         "gpu": (
             _matmul_case("8192 bf16", 8192, 8192, 8192, "bfloat16"),
             _matmul_case("4096 fp16", 4096, 4096, 4096, "float16", "shifted"),
@@ -141,6 +146,11 @@ Inputs are finite. No dimension need be a multiple of anything.""",
             _conv1d_case(64, 96, 96, 200),
             _conv1d_case(32, 64, 64, 512, distribution="shifted"),
             _conv1d_case(47, 80, 72, 173, distribution="heavy_tailed", held_out=True),
+        ),
+        "emulated": (
+            _conv1d_case(4, 32, 32, 50, "float16"),
+            _conv1d_case(2, 24, 40, 128, distribution="shifted"),
+            _conv1d_case(3, 20, 28, 43, "bfloat16", "heavy_tailed", held_out=True),
         ),
         # The production shape and two neighbours of Table 3 of arXiv 2512.23236; the width is not published there.
         "gpu": (

@@ -148,6 +148,11 @@ Users may have no events, events no attributes; lengths vary widely. Results mus
             _case(4, 512, 100, 100, 4, "float32", "clustered"),
             _case(7, 251, 97, 53, 3, distribution="edge", held_out=True),
         ),
+        "emulated": (
+            _case(2, 32, 20, 10, 2),
+            _case(2, 24, 10, 10, 4, "float32", "clustered"),
+            _case(3, 29, 17, 9, 3, distribution="edge", held_out=True),
+        ),
         "gpu": (
             _case(1, 1024, 200, 100, 2),
             _case(9, 1024, 200, 200, 2),

@@ -178,6 +178,7 @@ def from_task(source: str, name: str) -> Operator:
 
     small = scaled(task.constants, measure)
     cases = {"laptop": _cases(task, small, measure), "gpu": _cases(task, task.constants, measure)}
+    cases["emulated"] = cases["laptop"]
     reference = TaskReference(task, [case.sizes for case in (*cases["laptop"], *cases["gpu"])])
     make_inputs = TaskInputs(task)
     first = cases["laptop"][0]
@@ -215,7 +216,7 @@ def from_task(source: str, name: str) -> Operator:
             profile: tuple(
                 case.model_copy(update={"distribution": distributions[-1] if case.held_out else "given"}) for case in cases[profile]
             )
-            for profile in ("laptop", "gpu")
+            for profile in cases
         },
         work=work,
         work_formula=WORK_FORMULA,

@@ -88,6 +88,11 @@ that table[a] + table[b] may overflow. Results must be exact.""",
             _map_case(500, 500_000, "skewed"),
             _map_case(200_003, 100_003, "wide", held_out=True),
         ),
+        "emulated": (
+            _map_case(500, 2000),
+            _map_case(100, 3000, "skewed"),
+            _map_case(1003, 1003, "wide", held_out=True),
+        ),
         "gpu": (
             _map_case(100, 10_000),
             _map_case(10_000, 10_000, "skewed"),
@@ -177,6 +182,11 @@ Rows have from 1 to `borders` finite entries. Values may lie exactly on borders.
             _merge_case(32, 16_384, 4),
             _merge_case(64, 4096, 10, "on_border"),
             _merge_case(29, 8_191, 13, "repeated", held_out=True),
+        ),
+        "emulated": (
+            _merge_case(4, 128, 4),
+            _merge_case(8, 64, 10, "on_border"),
+            _merge_case(3, 65, 13, "repeated", held_out=True),
         ),
         "gpu": (
             _merge_case(2, 64, 2),

@@ -86,6 +86,11 @@ Every row keeps at least one column; which columns are kept is arbitrary and dif
             _case("short rows", 16384, 256, distribution="heavy_tailed"),
             _case("ragged", 2039, 1031, distribution="ragged", held_out=True),
         ),
+        "emulated": (
+            _case("64x256 fp16", 64, 256, "float16"),
+            _case("24x1031", 24, 1031, distribution="heavy_tailed"),
+            _case("ragged", 37, 129, "bfloat16", "ragged", held_out=True),
+        ),
         "gpu": (
             _case("8192x4096 bf16", 8192, 4096, "bfloat16"),
             _case("8192x4096 fp16", 8192, 4096, "float16", "heavy_tailed"),
@@ -143,6 +148,11 @@ Inputs are finite. cols need not be a multiple of anything.""",
             _case("1024x4096", 1024, 4096, distribution="heavy_tailed"),
             _case("odd", 1531, 2051, distribution="shifted", held_out=True),
         ),
+        "emulated": (
+            _case("64x256 fp16", 64, 256, "float16"),
+            _case("24x1031", 24, 1031, distribution="heavy_tailed"),
+            _case("odd", 37, 129, "bfloat16", "shifted", held_out=True),
+        ),
         "gpu": (
             _case("8192x4096 bf16", 8192, 4096, "bfloat16"),
             _case("8192x4096 fp16", 8192, 4096, "float16", "heavy_tailed"),
@@ -197,6 +207,11 @@ Inputs are finite; their mean may be several times their spread. cols need not b
             _case("8192x1024", 8192, 1024),
             _case("2048x4096", 2048, 4096, distribution="shifted"),
             _case("odd", 3067, 2051, distribution="heavy_tailed", held_out=True),
+        ),
+        "emulated": (
+            _case("64x256 fp16", 64, 256, "float16"),
+            _case("24x1031", 24, 1031, distribution="shifted"),
+            _case("odd", 37, 129, "bfloat16", "heavy_tailed", held_out=True),
         ),
         "gpu": (
             _case("8192x4096 bf16", 8192, 4096, "bfloat16"),

@@ -5,7 +5,9 @@ from typing import Literal
 from kernelevolve_lab.records.base import Record
 
 Scalar = bool | int | float | str
-Profile = Literal["laptop", "gpu"]
+Profile = Literal["laptop", "gpu", "emulated"]
+"""How large the cases are: for a laptop's processor, for a GPU (the published production shapes where there are any), or small enough for
+an emulator, which takes milliseconds for what a GPU does in a microsecond."""
 
 
 class Case(Record):

@@ -35,7 +35,7 @@ DROPPED = Look("–", "dropped", "quiet")
 
 EVIDENCE = {
     Evidence.MEASURED: "ran on the target's own hardware",
-    Evidence.EMULATED: "its compiled code ran elsewhere: correctness only",
+    Evidence.EMULATED: "ran elsewhere, emulated: correctness only",
     Evidence.MODELLED: "a cost model gave the time",
     Evidence.COMPILED: "built and statically analysed only",
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import UnknownName
-from kernelevolve_lab.records import TargetSpec
+from kernelevolve_lab.records import Profile, TargetSpec
 from kernelevolve_lab.targets.base import Progress, TargetFamily
 
 
@@ -32,6 +32,13 @@ def resolve(name: str) -> TargetSpec:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}."
     raise UnknownName(f"There is no target named '{name}'; {hint}")
+
+
+def profile(spec: TargetSpec) -> Profile:
+    """The size of cases that suits a target: an absent one can only be emulated."""
+    if not spec.present:
+        return "emulated"
+    return "laptop" if spec.vendor == "cpu" else "gpu"
 
 
 def measure(spec: TargetSpec, cache: Path, refresh: bool = False, progress: Progress | None = None) -> TargetSpec:

@@ -61,7 +61,7 @@ def test_cases_are_enough_and_well_formed(name: str) -> None:
     operator = operator_of(name)
     assert operator.name == name
     assert len(operator.distributions) >= 3
-    for profile in ("laptop", "gpu"):
+    for profile in ("laptop", "gpu", "emulated"):
         cases = operator.cases[profile]
         assert len(operator.visible(profile)) >= 2
         assert len(operator.held_out(profile)) >= 1
