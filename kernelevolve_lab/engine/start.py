@@ -98,9 +98,10 @@ def _language(name: str | None, target: TargetSpec) -> str:
             raise BadInput(f"{language.title} cannot be used on {target.title}; use {' or '.join(others) or 'another target'}.")
         language.toolchain()
         return name
-    serving = [name for name in registry.names("languages") if registry.load("languages", name).supports(target)]
+    serving = [other for other in registry.names("languages") if registry.load("languages", other).supports(target)]
     if not serving:
         raise BadInput(f"No registered language can be used on {target.title}.")
+    serving.sort(key=lambda other: not registry.load("languages", other).emulated)  # the same with the hardware and without
     registry.load("languages", serving[0]).toolchain()
     return serving[0]
 
