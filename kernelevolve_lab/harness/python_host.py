@@ -415,6 +415,7 @@ def main() -> None:
         import triton  # noqa: F401
 
         from kernelevolve_lab.harness import cuda_host  # noqa: F401
+    traced(torch.neg, (torch.zeros(1),))  # the first trace imports much
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"torch": torch.__version__}).encode())
