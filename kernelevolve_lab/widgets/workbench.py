@@ -50,6 +50,8 @@ class Workbench(RunView):
         self._operators = dict(operators or {})
         self._chosen = dict(chosen or {})
         self._obstacles: dict[str, str] | None = None
+        self._absent: list[str] = []
+        self._serving: dict[str, list[str]] = {}
 
     @property
     def run(self) -> Handle | None:
@@ -68,7 +70,9 @@ class Workbench(RunView):
             {
                 "t": "choices",
                 "operators": [*self._operators, *registry.names("operators")],
-                "targets": list(registry.names("targets")),
+                "targets": list(targets.names()),
+                "absent": self._absent,
+                "serving": self._serving,
                 "languages": list(registry.names("languages")),
                 "proposers": [name for name in registry.names("proposers") if name not in ("manual", "replay")],
                 "policies": list(registry.names("policies")),
@@ -97,23 +101,33 @@ class Workbench(RunView):
         ]
 
     def _probe(self) -> None:
-        """Find out which language cannot be built for which target here, and why."""
-        found: dict[str, str] = {}
-        for target in registry.names("targets"):
-            for language in registry.names("languages"):
-                try:
-                    spec, tool = targets.resolve(target), registry.load("languages", language)
-                    if not tool.supports(spec):
-                        found[f"{target}/{language}"] = f"Kernels in {language} cannot be built for {target}."
-                    else:
-                        tool.toolchain()
-                except LabError as error:
-                    found[f"{target}/{language}"] = str(error)
-                except Exception as error:
-                    _log.exception("probing %s for %s", language, target)
-                    found[f"{target}/{language}"] = f"{language} for {target} does not work here: {error}"
-        self._obstacles = found
+        """Find out which targets are here, which languages serve them, and what a language lacks."""
+        lacking = {language: self._lacking(language) for language in registry.names("languages")}
+        absent: list[str] = []
+        serving: dict[str, list[str]] = {}
+        obstacles: dict[str, str] = {}
+        for target in targets.names():
+            spec = targets.resolve(target)
+            tools = {language: registry.load("languages", language) for language in lacking}
+            # What can be emulated is the same with the hardware and without.
+            fit = [name for name, tool in tools.items() if tool.supports(spec)]
+            serving[target] = sorted(fit, key=lambda name: not tools[name].emulated)
+            obstacles |= {f"{target}/{language}": lacking[language] for language in serving[target] if lacking[language]}
+            if not spec.present:
+                absent.append(target)
+        self._absent, self._serving, self._obstacles = absent, serving, obstacles
         self._put(Done(None, {}))
+
+    def _lacking(self, language: str) -> str:
+        """Why kernels in that language cannot be built here; empty if they can."""
+        try:
+            registry.load("languages", language).toolchain()
+        except LabError as error:
+            return str(error)
+        except Exception as error:
+            _log.exception("probing %s", language)
+            return f"{language} does not work here: {error}"
+        return ""
 
     def _do(self, asked: dict) -> dict | None:
         match asked:

@@ -149,6 +149,8 @@ def test_a_store_that_cannot_be_read_is_told_and_does_not_end_the_view(bench):
 class Tool:
     """A language as far as the workbench asks."""
 
+    emulated = False
+
     def __init__(self, supported: bool, trouble: Exception | None = None) -> None:
         self.supported, self.trouble = supported, trouble
 
@@ -166,7 +168,15 @@ def test_what_cannot_be_built_here_says_why(bench, monkeypatch):
     monkeypatch.setitem(registry._added["languages"], "foreign", lambda: Tool(False))
     monkeypatch.setitem(registry._added["languages"], "bare", lambda: Tool(True, MissingTool("No compiler: install g++.")))
     bench.view._probe()
-    obstacles = bench.take("choices")["obstacles"]
-    assert obstacles["cpu/foreign"] == "Kernels in foreign cannot be built for cpu."
-    assert obstacles["cpu/bare"] == "No compiler: install g++."
-    assert "cpu/fine" not in obstacles
+    told = bench.take("choices")
+    assert "foreign" not in told["serving"]["cpu"] and {"bare", "fine"} <= set(told["serving"]["cpu"])
+    assert told["obstacles"]["cpu/bare"] == "No compiler: install g++."
+    assert "cpu/fine" not in told["obstacles"]
+
+
+def test_a_gpu_that_is_not_here_is_offered_with_what_can_be_emulated_first(bench):
+    bench.view._probe()
+    told = bench.take("choices")
+    assert "cpu" not in told["absent"] and "mtia:2i" in told["absent"]
+    if "nvidia:h100" in told["absent"]:
+        assert told["serving"]["nvidia:h100"][0] == "triton"

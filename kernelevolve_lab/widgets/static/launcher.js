@@ -46,17 +46,24 @@ export function launcher(store) {
   let offers = null;
   let starting = false;
 
-  function fill(select, names, wanted) {
+  function fill(select, names, wanted, label = (name) => name) {
     const chosen = select.value || wanted;
-    select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
+    select.replaceChildren(...names.map((name) => h("option", { value: name }, label(name))));
     if (names.includes(chosen)) select.value = chosen;
+  }
+
+  // Only what serves the chosen target; until that is known, all there is.
+  function offerLanguages() {
+    fill(choosers.language, offers.serving[choosers.target.value] ?? offers.languages, offers.chosen?.language ?? DEFAULTS.language);
   }
 
   function choices(message) {
     offers = message;
     store.languages = message.languages;
-    const lists = { operator: message.operators, target: message.targets, language: message.languages, proposer: message.proposers, policy: message.policies };
-    for (const [name, list] of Object.entries(lists)) fill(choosers[name], list, message.chosen?.[name] ?? DEFAULTS[name]);
+    const lists = { operator: message.operators, target: message.targets, proposer: message.proposers, policy: message.policies };
+    const label = (name) => (message.absent.includes(name) ? `${name} (not here)` : name);
+    for (const [name, list] of Object.entries(lists)) fill(choosers[name], list, message.chosen?.[name] ?? DEFAULTS[name], label);
+    offerLanguages();
     const runs = message.runs.map((run) => h("option", { value: run.run }, [run.title, run.target, run.best ? timesText(run.best) : null, run.when].filter(Boolean).join(" · ")));
     earlier.replaceChildren(h("option", { value: "" }, message.runs.length ? "Open…" : "none stored yet"), ...runs);
     earlier.disabled = !message.runs.length;
@@ -70,11 +77,12 @@ export function launcher(store) {
     const status = store.status?.status;
     if (status === "running" || status === "paused") return "This run is still on: stop it before you start another.";
     const missing = Object.entries(choosers).find(([, select]) => !select.value);
+    if (missing?.[0] === "language") return `No language that is installed can be used on ${choosers.target.value}.`;
     if (missing) return `No ${missing[0]} is installed.`;
     const count = candidates.valueAsNumber;
     if (!Number.isInteger(count) || count < 1) return "Candidates must be a whole number of at least 1.";
     if (seconds.value !== "" && !(seconds.valueAsNumber > 0)) return "Seconds must be more than 0, or empty for no limit.";
-    return offers.obstacles?.[`${choosers.target.value}/${choosers.language.value}`] ?? "";
+    return offers.obstacles[`${choosers.target.value}/${choosers.language.value}`] ?? "";
   }
 
   function check() {
@@ -104,8 +112,9 @@ export function launcher(store) {
     const chosen = Object.fromEntries(Object.entries(choosers).map(([name, select]) => [name, select.value]));
     ask({ t: "start", ...chosen, candidates: candidates.valueAsNumber, seconds: seconds.value === "" ? null : seconds.valueAsNumber });
   });
-  root.addEventListener("input", () => {
+  root.addEventListener("input", (event) => {
     problem = "";
+    if (event.target === choosers.target) offerLanguages();
     check();
   });
   root.addEventListener("keydown", (event) => event.stopPropagation());
