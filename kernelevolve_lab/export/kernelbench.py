@@ -27,7 +27,7 @@ def export(request: ExportRequest) -> tuple[Path, ...]:
         operator = request.operator()
         outputs = output_specs(request, operator)
         if len(outputs) != 1 or operator.allocate is not None:
-            raise BadInput(f"KernelBench knows one output of a fixed size, and '{ref.name}' has {len(outputs)}; export it as a module.")
+            raise BadInput(f"KernelBench knows one output of a fixed size, which '{ref.name}' has not; export it as a module.")
         case = main_case(request).case
         values = facts(request, operator) | source_facts(request, form)
         values |= {"output_shape": outputs[0].shape, "output_dtype": outputs[0].dtype}
