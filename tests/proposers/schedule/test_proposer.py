@@ -14,7 +14,7 @@ from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.proposers.base import Proposal, ProposalRequest
 from kernelevolve_lab.proposers.schedule import create
 from kernelevolve_lab.proposers.schedule.proposer import Schedule
-from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Ratio, RunConfig, TargetSpec
+from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Profile, Ratio, RunConfig, TargetSpec
 from kernelevolve_lab.records import events as ev
 from kernelevolve_lab.records.fold import RunFold
 from kernelevolve_lab.records.run import Reject
@@ -39,11 +39,12 @@ def landscape(candidate: Candidate) -> float:
 class Run:
     """A made-up run: its log, and the proposer's answers written into it."""
 
-    def __init__(self, operator: str = "rms_norm", proposer: Schedule | None = None) -> None:
+    def __init__(self, operator: str = "rms_norm", proposer: Schedule | None = None, profile: Profile = "laptop") -> None:
         self.operator = registry.load("operators", operator)
         self.proposer = proposer or proposer_for(operator)
         self.fold = RunFold()
-        config = RunConfig(operator=OperatorRef(kind="registered", name=operator, text=operator), target="cpu", language="cpp")
+        ref = OperatorRef(kind="registered", name=operator, text=operator)
+        config = RunConfig(operator=ref, target="cpu", language="cpp", profile=profile)
         self.log(ev.RunStarted(config=config, title=operator))
 
     @property
@@ -220,6 +221,17 @@ def test_an_operator_or_language_without_a_template_is_refused_in_one_sentence()
             create(operator, CPU, language, {}, 0)
         message = str(raised.value)
         assert f"no template for '{operator.name}' in {language}" in message and "manual" in message and "chat" in message
+
+
+def test_a_run_takes_the_templates_that_compute_its_dtypes() -> None:
+    assert Run().ask().candidate is not None  # float32 alone
+    run = Run(profile="gpu")
+    proposal = run.ask()
+    assert proposal.candidate is None and proposal.exhausted and "bfloat16" in proposal.reason
+    h100 = resolve("nvidia:h100")
+    proposer = create(run.operator, h100, "triton", {}, 0)
+    request = ProposalRequest(run.operator, h100, "triton", run.state, 0, 17)
+    assert asyncio.run(proposer.propose(request)).candidate.template == "triton/rms_norm"
 
 
 def test_a_narrow_cpu_gets_narrow_vectors() -> None:

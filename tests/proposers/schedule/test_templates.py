@@ -140,6 +140,7 @@ def test_includes_are_gathered_and_neighbouring_namespaces_joined() -> None:
     joined = "namespace {\n\nint a;\n\nint b;\n}  // namespace\n"
     assert tidy(text) == '#include "kel.h"\n\n#include <bit>\n#include <vector>\n\n// why\n' + joined
     assert tidy("import torch\n\n\n\nx = 1   \n") == "import torch\n\nx = 1\n"
+    assert tidy("x = 1\n\n\n\n\ny = 2\n", blank_lines=2) == "x = 1\n\n\ny = 2\n"
 
 
 def test_a_new_file_is_a_new_template(tmp_path: Path) -> None:
@@ -147,11 +148,12 @@ def test_a_new_file_is_a_new_template(tmp_path: Path) -> None:
     path.parent.mkdir()
     (tmp_path / "cpp" / "_piece.h.j2").write_text("// piece of {{ operator }}\n")
     path.write_text(
-        '{#\ntitle = "new"\noperators = ["softmax"]\n[knobs.n]\nrange = [1, 8]\nlog = true\nlabel = "{} a time"\n#}\n'
+        '{#\ntitle = "new"\noperators = ["softmax"]\ndtypes = ["float32"]\n[knobs.n]\nrange = [1, 8]\nlog = true\nlabel = "{} a time"\n#}\n'
         '{% include "_piece.h.j2" %}\nconstexpr int kN = {{ n }};\n\n\n\n{% if n > 2 %}\n// many   \n{% endif %}\n'
     )
     (template,) = templates(tmp_path)
     assert template.name == "cpp/new" and template.serves("softmax", CPU, "cpp")
+    assert template.serves("softmax", CPU, "cpp", ["float32"]) and not template.serves("softmax", CPU, "cpp", ["float32", "float16"])
     assert not template.serves("softmax", CPU, "triton") and not template.serves("matmul", CPU, "cpp")
     assert template.knobs[0].values == (1, 2, 4, 8)
     assert template.render({"n": 4}, "softmax", CPU) == "// piece of softmax\nconstexpr int kN = 4;\n\n// many\n"
