@@ -55,6 +55,9 @@ export function header(store) {
     element.title = reason || title;
   }
 
+  // Where the target is not here candidates can be correct, but no times are taken.
+  const untimed = () => [...store.rows.values()].some((row) => row.verdict === "correct" && row.evidence !== "measured");
+
   function drawBest(status) {
     const row = store.best();
     const names = Object.keys(row?.speedups ?? {});
@@ -65,12 +68,12 @@ export function header(store) {
       tile.value.dataset.tone = ratio ? ratioTone(ratio) : "none";
       setText(tile.label, name ? `Best vs ${name}` : "Best");
       setText(tile.value, ratio ? timesText(ratio[0]) : DASH);
-      setText(tile.note, ratio ? `${bandText(ratio)} · ${row.evidence}` : "nothing correct yet");
+      setText(tile.note, ratio ? `${bandText(ratio)} · ${row.evidence}` : untimed() ? "not timed: the target is not here" : "nothing correct yet");
     }
     second.root.hidden = !other;
     const place = status.best_roof;
     setText(roof.value, place ? `${Math.round(place.share * 100)} % of ${place.of}` : DASH);
-    setText(roof.note, place ? place.text.replace(/, [\d]+ % of .*? \(/, ", ").replace(")", "") : "no place on the roofline yet");
+    setText(roof.note, place ? place.text.replace(/, [\d]+ % of .*? \(/, ", ").replace(")", "") : untimed() ? "not timed" : "no place on the roofline yet");
     roof.root.title = place?.text ?? "";
   }
 
@@ -138,7 +141,7 @@ export function header(store) {
     enable(resume, none, state === "paused" ? "Go on searching" : "Take the run up again in this process");
     enable(stop, none || (over || state === "interrupted" ? "The run is not running" : ""), "End the search; what was judged stays");
     enable(extend, none, `Add 25 candidates${status.budget.seconds ? " and 60 seconds" : ""} to the budget${over ? "; the run goes on" : ""}`);
-    enable(exporter, none || (!store.exports.length ? "This run cannot be exported from here" : !status.best ? "There is nothing correct to export yet" : ""), "Write the best candidate, or the selected one, to a folder");
+    enable(exporter, none || (!store.exports.length ? "This run cannot be exported from here" : !status.best && !untimed() ? "There is nothing correct to export yet" : ""), "Write the best candidate, or the selected one, to a folder");
     announce(status);
     drawClock();
   }
@@ -185,7 +188,8 @@ function exportBar(store) {
       setText(said, "");
       const selected = store.rows.get(store.selected);
       const offered = [store.best(), selected?.verdict === "correct" ? selected : null].filter(Boolean);
-      what.replaceChildren(...[...new Set(offered)].map((row) => h("option", { value: row.id }, `${row.id === store.status.best ? "the best, " : "the selected, "}#${row.order} ${row.title}`)));
+      if (!offered.length) offered.push([...store.rows.values()].find((row) => row.verdict === "correct"));
+      what.replaceChildren(...[...new Set(offered)].map((row) => h("option", { value: row.id }, `${row.id === store.status.best ? "the best, " : row === selected ? "the selected, " : ""}#${row.order} ${row.title}`)));
       form.replaceChildren(...store.exports.map((name) => h("option", { value: name }, name)));
       form.value = store.exports.includes("module") ? "module" : store.exports[0];
       folder.value ||= `exports/${store.status.operator}`;
