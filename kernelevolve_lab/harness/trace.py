@@ -36,7 +36,7 @@ class Trace(TorchDispatchMode):
         self.counts[f"{namespace}::{name}"] += 1
         if namespace not in self._transparent:
             with self:  # an operator of the candidate's own: what it does inside counts, too
-                return function._op_dk(self._key, *args, **kwargs)
+                return function.redispatch(torch._C.DispatchKeySet(self._key), *args, **kwargs)
         result = function(*args, **kwargs)
         if name.startswith(_UNINITIALISED):
             for storage in _storages(result):
