@@ -1,10 +1,10 @@
 """How long calls take on a CUDA device: one method for candidates and baselines, on the driver's own events.
 
-A visit is a few calls back to back. First a kernel takes every thread slot of the device for about as long as the host needs to launch
-them all, so that the device then runs them without waiting for the host; nothing can run beside it, so work on another stream gains
-nothing there. Then an event, the calls, an event; the device is awaited as a whole, and a third event shows work that the second did not
-wait for. What two events with nothing between them show is subtracted. A call that waits for the device itself (a copy to the host, say)
-is timed with its wait.
+A visit is a few calls back to back. First a kernel takes every thread slot of the device until the host has launched them all, so that the
+device then runs them without waiting for the host; nothing can run beside it, so work on another stream gains nothing there. Then an
+event, the calls, an event; the device is awaited as a whole, and a third event shows work that the second did not wait for. What two events
+with nothing between them show is subtracted. A call that waits for the device itself (a copy to the host, say) is timed with its wait,
+after the device was held for as long as it ever is.
 
 The time of a call is the visit's over the calls; between calls of a visit that includes about a microsecond of launching.
 
@@ -25,13 +25,12 @@ import torch
 
 _PTX = Path(__file__).with_name("spin.ptx")
 _BLOCK = 512
-_LEAST_HOLD, _MOST_HOLD = 50_000, 20_000_000
-"""Nanoseconds that the device is held before a visit, at least and at most."""
-_FIRST_LAUNCH = 300_000.0
-"""Nanoseconds that a call is expected to keep the host busy before one was seen."""
+_MOST_HOLD = 20_000_000
+"""Nanoseconds that the device is held at most."""
 _LATE_NANOSECONDS, _LATE_SHARE = 60_000, 0.05
 """The third event comes this much after the second where nothing ran in between: waiting, launching."""
 _PERSISTING_L2 = 0x06
+_DEVICE_MAP = 0x02
 _EMPTY_VISITS = 9
 
 _clock = time.perf_counter_ns
@@ -47,8 +46,8 @@ class CudaClock:
     def __init__(self) -> None:
         self._cuda = ctypes.CDLL("libcuda.so.1")
         names = (
-            "cuModuleLoadData cuModuleGetFunction cuLaunchKernel cuEventCreate cuEventRecord cuEventElapsedTime cuCtxSynchronize "
-            "cuCtxResetPersistingL2Cache cuCtxGetLimit cuGetErrorName cuGetErrorString"
+            "cuModuleLoadData cuModuleGetFunction cuMemHostAlloc cuLaunchKernel cuEventCreate cuEventRecord cuEventElapsedTime "
+            "cuCtxSynchronize cuCtxResetPersistingL2Cache cuCtxGetLimit cuGetErrorName cuGetErrorString"
         )
         self._driver = {name: getattr(self._cuda, name) for name in names.split()}
         self._driver["cuLaunchKernel"].argtypes = (
@@ -61,6 +60,7 @@ class CudaClock:
         self._stream_of = torch._C._cuda_getCurrentRawStream
         self._launching: deque[float] = deque(maxlen=5)
         self._held_for = 0
+        self._ticket = 0
         self._grid = 0
         self._device = 0
 
@@ -75,6 +75,11 @@ class CudaClock:
         self._function = function
         properties = torch.cuda.get_device_properties(self._device)
         self._grid = properties.multi_processor_count * max(1, properties.max_threads_per_multi_processor // _BLOCK)
+        flag = ctypes.c_void_p()
+        self._ask("cuMemHostAlloc", ctypes.byref(flag), ctypes.c_size_t(8), ctypes.c_uint(_DEVICE_MAP))
+        assert flag.value is not None
+        self._flag = ctypes.c_uint64.from_address(flag.value)
+        self._flag.value = 0
         self._events = [ctypes.c_void_p() for _ in range(3)]
         for event in self._events:
             self._ask("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
@@ -83,7 +88,8 @@ class CudaClock:
         self._empty = sorted(self._visit([], lambda result: None) for _ in range(_EMPTY_VISITS))[_EMPTY_VISITS // 2]
 
     def steady(self, calls: int) -> None:
-        """From now on hold the device for as long as that many calls need, whatever the number of a visit's calls (0: by that number)."""
+        """From now on hold the device for at least as long as the host needs to launch that many calls, whatever the number of a visit's
+        calls (0: only until it has launched those)."""
         self._held_for = calls
 
     def time(self, calls: Sequence[Callable[[], Any]], keep: Callable[[Any], None]) -> list[int]:
@@ -99,16 +105,20 @@ class CudaClock:
         self._ask("cuCtxSynchronize")
         self._ask("cuCtxResetPersistingL2Cache")
         stream = ctypes.c_void_p(self._stream_of(self._device))
-        per_call = sorted(self._launching)[len(self._launching) // 2] if self._launching else _FIRST_LAUNCH
-        hold = min(_MOST_HOLD, _LEAST_HOLD + int(1.3 * per_call * (self._held_for or len(calls))))
-        self._hold(hold, stream)
+        self._ticket += 1
+        self._hold(stream)
         self._ask("cuEventRecord", begin, stream)
         started = _clock()
-        for call in calls:
-            keep(call())
+        try:
+            for call in calls:
+                keep(call())
+        except BaseException:
+            self._flag.value = self._ticket
+            raise
         if calls:
             self._launching.append((_clock() - started) / len(calls))
         self._ask("cuEventRecord", end, stream)
+        self._flag.value = self._ticket
         self._ask("cuCtxSynchronize")
         self._ask("cuEventRecord", last, stream)
         self._ask("cuCtxSynchronize")
@@ -132,9 +142,13 @@ class CudaClock:
         """Wait until the whole device is idle; raises `DeviceFailed` with what went wrong on it."""
         self._ask("cuCtxSynchronize")
 
-    def _hold(self, nanoseconds: int, stream: ctypes.c_void_p) -> None:
-        span = ctypes.c_uint64(nanoseconds)
-        arguments = (ctypes.c_void_p * 1)(ctypes.cast(ctypes.pointer(span), ctypes.c_void_p))
+    def _hold(self, stream: ctypes.c_void_p) -> None:
+        """Start the kernel that holds the device, until `_flag` is `_ticket`; where visits are to be steady, for a fixed time at least."""
+        launching = sorted(self._launching)[len(self._launching) // 2] if self._launching else 0.0
+        least = min(_MOST_HOLD, int(1.5 * launching * self._held_for))
+        values = (ctypes.addressof(self._flag), self._ticket, least, max(_MOST_HOLD, least))
+        held = [ctypes.c_uint64(value) for value in values]
+        arguments = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
         self._ask("cuLaunchKernel", self._function, self._grid, 1, 1, _BLOCK, 1, 1, 0, stream, arguments, None)
 
     def _elapsed(self, first: ctypes.c_void_p, second: ctypes.c_void_p) -> float:

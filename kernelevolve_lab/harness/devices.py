@@ -17,7 +17,10 @@ def device_of(target: TargetSpec) -> str:
 
 def environment(device: str) -> dict[str, str]:
     """What a worker for that device finds in its environment on top."""
-    return {VISIBLE: os.environ[VISIBLE]} if device != "cpu" and VISIBLE in os.environ else {}
+    if device == "cpu":
+        return {}
+    found = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # asking whether there is a device must not start it, since it cannot be forked then
+    return found | ({VISIBLE: os.environ[VISIBLE]} if VISIBLE in os.environ else {})
 
 
 def lock_name(device: str) -> str:

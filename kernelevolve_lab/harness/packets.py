@@ -75,6 +75,8 @@ class Ending(Protocol):
 class PacketWorker:
     """One candidate's process; a `workers.Worker`. A subclass starts it."""
 
+    longest_visit = 512
+
     def __init__(self) -> None:
         self._free_regions = list(range(MAX_REGIONS))
         self._free_workloads = list(range(MAX_WORKLOADS))

@@ -43,7 +43,7 @@ def second_witness(
     if shortest >= _LONG_VISIT and hidden_at_least <= _ROUND_TRIP:
         return ""
     for attempt in range(_WITNESS_ATTEMPTS):
-        count = max(1, min(512, round(_WITNESS_SECONDS * (attempt + 1) / max(seconds, 1e-7))))
+        count = max(1, min(session.worker.longest_visit, round(_WITNESS_SECONDS * (attempt + 1) / max(seconds, 1e-7))))
         hidden: dict[int, list[float]] = {count: [], 2 * count: []}
         reported: list[float] = []
         with session.worker.steady(2 * count):

@@ -32,6 +32,8 @@ from kernelevolve_lab.records import TargetSpec
 
 _START_SECONDS = 120.0
 EMULATED_ENVIRONMENT = {"TRITON_INTERPRET": "1", "OPENBLAS_NUM_THREADS": "1"}  # its products are small, and threads cost more than they
+LONGEST_DEVICE_VISIT = 64
+"""CUDA takes about a thousand launches ahead, and a call may need several."""
 _PEEKED = 48
 """Words of an output that are read out of the process at the end of a visit."""
 
@@ -137,6 +139,8 @@ class PythonWorker(PacketWorker):
         super().__init__()
         self._child = self._process = Child()
         self._device, self._confined = zygote.device, zygote.confined
+        if self._device != "cpu":
+            self.longest_visit = LONGEST_DEVICE_VISIT
         self._peeks = zygote.device == "cpu" and peeking.permitted()
         self._visits = 0
         self._arenas: dict[int, mmap.mmap] = {}

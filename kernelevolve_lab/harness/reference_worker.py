@@ -169,8 +169,9 @@ class Worker:
         for trusted in (True, None):
             inductor.cpp.vec_isa_ok = trusted
             try:
-                for _ in range(2):
-                    outputs = _outputs(function(*drawn.inputs))
+                with torch.inference_mode():  # as it is timed: what is compiled serves one mode alone
+                    for _ in range(2):
+                        outputs = _outputs(function(*drawn.inputs))
                 break
             except Exception as error:
                 torch._dynamo.reset()

@@ -60,6 +60,9 @@ class Worker(Protocol):
     Regions are shared memory that was lent to it; a workload is a call made ready: where in them its inputs lie, and where its outputs go.
     """
 
+    longest_visit: int
+    """The most calls that a visit should have."""
+
     @property
     def candidate_pid(self) -> int:
         """The process, as the kernel says."""
