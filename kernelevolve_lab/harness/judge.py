@@ -25,7 +25,7 @@ from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.native import NativeWorker, build_host
 from kernelevolve_lab.harness.policy import policy_for
 from kernelevolve_lab.harness.pool import InputPool
-from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote
+from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote, ZygoteKeeper
 from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed, task_cache
 from kernelevolve_lab.harness.session import Arenas, Session
 from kernelevolve_lab.harness.settings import JudgeSettings
@@ -67,6 +67,7 @@ class _Works:
     description: Description
     pool: InputPool
     arenas: Arenas
+    zygote: ZygoteKeeper
     arena_size: int
     inputs: dict[str, tuple[TensorSpec, ...]]
     baselines: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -74,7 +75,6 @@ class _Works:
     degenerate: str = ""
     not_compiled: str | None = None
     autotuned: bool = False
-    zygote: Zygote | None = None
     _pools: dict[tuple[str, ...], InputPool] = field(default_factory=dict)
 
     def constructed(self, names: tuple[str, ...], settings: JudgeSettings) -> _Works:
@@ -93,8 +93,7 @@ class _Works:
         return tuple(case for case in self.description.cases if case.held_out)
 
     def close(self) -> None:
-        if self.zygote is not None:
-            self.zygote.close()
+        self.zygote.close()
         self.reference.close()
         for pool in (self.pool, *self._pools.values()):
             pool.close()
@@ -217,7 +216,7 @@ class Judge:
         """Compile a candidate (builds are cached). Several may build at once; on a CPU none beside a measurement, which waits for a GPU
         do not disturb."""
         works = self._works
-        given: dict[str, Any] = {"workloads": tuple(Workload(works.inputs[case.name]) for case in works.description.cases) if works else ()}
+        given: dict[str, Any] = {"workloads": tuple(Workload(works.inputs[case.name]) for case in works.visible) if works else ()}
         if self.confined:
             given["sandbox"] = sandbox.compiler_sandbox
         with self._lock.building() if self.device == "cpu" else contextlib.nullcontext():
@@ -284,7 +283,9 @@ class Judge:
         try:
             description = reference.open(self.operator, self.profile)
             pool = InputPool(reference, description.cases, self.settings)
-            works = _Works(reference, description, pool, Arenas(reference), 0, {})
+            works = _Works(reference, description, pool, Arenas(reference), ZygoteKeeper(self._start_zygote), 0, {})
+            if self.device != "cpu" or self.emulated:
+                works.zygote.start_ahead()  # every candidate will need it
             for case in description.cases:
                 progress(f"drawing inputs of '{case.name}'" if not case.held_out else "drawing inputs of a held-out case")
                 drawn = reference.draw(case, golden=True, trivial=not case.held_out)
@@ -297,6 +298,10 @@ class Judge:
             reference.close()
             raise
         return works
+
+    def _start_zygote(self) -> Zygote:
+        emulate = self.target if self.emulated else None
+        return Zygote(self.device, threads=self.threads, confined=self.confined, emulate=emulate)
 
     def _prove_gate(self, works: _Works, drawn: InputSet) -> None:
         passing = [name for name, excess in drawn.trivial.items() if excess <= 1.0]
@@ -385,13 +390,10 @@ class Judge:
         limits = {"threads": self.threads, "heap_bytes": self.settings.heap_bytes, "load_seconds": self.settings.load_seconds}
         worker: Worker
         if language.binding == "python" or self.device != "cpu":
-            home = self._opened()
-            if home.zygote is None or not home.zygote.alive:
-                emulate = self.target if self.emulated else None
-                home.zygote = Zygote(self.device, threads=self.threads, confined=self.confined, emulate=emulate)
+            zygote = self._opened().zygote.get()
             kernels = build.artifact.with_name(KERNELS)
             given = {"kernels": kernels} if self.device != "cpu" and kernels.is_dir() else {}
-            worker = PythonWorker(home.zygote, build.artifact.read_bytes(), **limits, **given)
+            worker = PythonWorker(zygote, build.artifact.read_bytes(), **limits, **given)
         else:
             worker = NativeWorker(build_host(self.cache), build.artifact, confined=self.confined, **limits)
         return Session(worker, works.arenas, works.arena_size, works.description.modules, self.settings.load_seconds)

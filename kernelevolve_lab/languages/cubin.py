@@ -1,8 +1,8 @@
 """What an NVIDIA cubin says of its kernels: registers, stack, shared memory, threads; and the instruction mix of their machine code.
 
 Resources are read from the ELF file itself: the section `.text.<kernel>` carries the registers, `.nv.info.<kernel>` the launch bounds,
-`.nv.shared.<kernel>` the static shared memory. Tests hold these against `ptxas -v`. The attribute numbers of `.nv.info` are not published
-by NVIDIA; they are those of `cuobjdump -elf` and of the tables in cuda-gdb and Triton's and Numba's readers.
+`.nv.shared.<kernel>` the static shared memory. NVIDIA does not publish the attribute numbers of `.nv.info`; tests hold what is read by them
+against `ptxas -v`.
 Machine code is text from NVIDIA's `nvdisasm`, which comes with Triton, with the CUDA toolkit and as `nvidia-cuda-nvdisasm`.
 """
 
