@@ -280,12 +280,13 @@ class Judge:
     def _start(self, progress: Callable[[str], None]) -> _Works:
         cache = task_cache(self.cache, self.operator)
         reference = Reference(threads=self.threads, cache=cache, confined=self.confined, device=self.device)
+        zygote = ZygoteKeeper(self._start_zygote)
         try:
             description = reference.open(self.operator, self.profile)
             pool = InputPool(reference, description.cases, self.settings)
-            works = _Works(reference, description, pool, Arenas(reference), ZygoteKeeper(self._start_zygote), 0, {})
+            works = _Works(reference, description, pool, Arenas(reference), zygote, 0, {})
             if self.device != "cpu" or self.emulated:
-                works.zygote.start_ahead()  # every candidate will need it
+                zygote.start_ahead()  # every candidate will need it
             for case in description.cases:
                 progress(f"drawing inputs of '{case.name}'" if not case.held_out else "drawing inputs of a held-out case")
                 drawn = reference.draw(case, golden=True, trivial=not case.held_out)
@@ -295,6 +296,7 @@ class Judge:
                 works.baselines[case.name] = {EAGER: time_baseline(reference, [drawn], EAGER)}
                 self._prove_gate(works, drawn)
         except BaseException:
+            zygote.close()
             reference.close()
             raise
         return works

@@ -16,11 +16,12 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.harness import devices, peeking, sandbox
 from kernelevolve_lab.harness.memory import PAGE, Placed
 from kernelevolve_lab.harness.packets import BIND, COLLECT, STEADY, TRACE, PacketWorker, packet_pair
@@ -89,6 +90,43 @@ class Zygote:
         """End it and all its children."""
         self._control.close()
         self._process.close()
+
+
+class ZygoteKeeper:
+    """The zygote of a judge: started when it is needed, or ahead of that, and again where it has ended."""
+
+    def __init__(self, start: Callable[[], Zygote]):
+        self._start = start
+        self._lock = threading.Lock()
+        self._zygote: Zygote | None = None
+        self._closed = False
+
+    def start_ahead(self) -> None:
+        """Start it beside what else goes on; trouble shows when it is needed."""
+        threading.Thread(target=self._try, name="kel-zygote", daemon=True).start()
+
+    def _try(self) -> None:
+        with contextlib.suppress(OSError, LabError):
+            self.get()
+
+    def get(self) -> Zygote:
+        """One that is alive."""
+        with self._lock:
+            if self._closed:
+                raise SandboxFailed("the judge is closed")
+            if self._zygote is None or not self._zygote.alive:
+                if self._zygote is not None:
+                    self._zygote.close()
+                self._zygote = self._start()
+            return self._zygote
+
+    def close(self) -> None:
+        """End it."""
+        with self._lock:
+            self._closed = True
+            if self._zygote is not None:
+                self._zygote.close()
+                self._zygote = None
 
 
 class Child:
