@@ -17,9 +17,9 @@ from kernelevolve_lab.harness.session import Session
 
 _WITNESS_SECONDS = 2e-3
 _WITNESS_ATTEMPTS = 4
-_ROUND_TRIP = 6e-5
+_ROUND_TRIP = 1e-4
 """Seconds that a question and its answer may take beside the calls that they are about, before a visit is looked at closely."""
-_LONG_VISIT = 2e-3
+_LONG_VISIT = 3e-3
 """Seconds; in shorter visits too large a part could be hidden in the round trip."""
 _CALL_OVERHEAD = 3e-7
 """Seconds that the host spends on each call outside its clock: copying arguments, reading the clock."""

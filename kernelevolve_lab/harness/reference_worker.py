@@ -152,7 +152,7 @@ class Worker:
         """Whether two arenas hold the same bits."""
         first, second = (self.arenas[identifier] for identifier in request["arenas"])
         equal = all(
-            torch.equal(_view(first, place, torch.uint8, place.bytes), _view(second, place, torch.uint8, place.bytes))
+            numerics.same_bits(_view(first, place, torch.uint8, place.bytes), _view(second, place, torch.uint8, place.bytes))
             for place in _placed(request["outputs"])
         )
         return {"same": equal}, []

@@ -89,7 +89,8 @@ class Trial:
                     self._judge_held_out(where)
             self.metrics["threads_at_end"] = contention.threads(self._session.worker.candidate_pid)
         except CandidateFailed as failure:
-            self._fail(where, failure.verdict, str(failure))
+            if self.verdict is Verdict.CORRECT:  # what was found before is what counts
+                self._fail(where, failure.verdict, str(failure))
         finally:
             if self._session is not None:
                 self._session.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -138,3 +139,30 @@ def test_a_sample_sees_work_that_was_left_out(dtype):
         got = own.clone()
         got[7] = math.nan
         assert sample.compare(got, 1e-5).error == math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("error", [0.0, 1e-7, 0.4, 0.9, 0.95, 1.05, 1.5, 30.0])
+def test_the_fast_look_lets_pass_only_what_the_close_one_does(dtype, error):
+    """`error` is of one element, in parts of the gate."""
+    torch.manual_seed(int(error * 1000))
+    values = torch.randn(40, 300, dtype=torch.float64) * torch.logspace(-4, 4, 40).unsqueeze(1)
+    own = values.to(dtype)
+    want = numerics.golden([own], [values], 4.0, FLOORS)[0]
+    assert want.near is not None
+    got = own.clone()
+    got[11, 7] = values[11, 7] + error * want.gate[11] * (want.scale[11] + values[11, 7].abs())
+    quick, close = numerics.compare(got, want), numerics.compare(got, dataclasses.replace(want, near=None))
+    assert quick.ok == close.ok
+    if dtype is torch.float32:
+        assert quick.ok == (error < 1) and abs(quick.error - close.error) <= 0.5 * close.gate
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 1000, 1003])
+def test_same_bits(count):
+    first = torch.randint(0, 256, (count,), dtype=torch.uint8)
+    assert numerics.same_bits(first, first.clone())
+    for place in {0, count // 2, count - 1} & set(range(count)):
+        second = first.clone()
+        second[place] ^= 1
+        assert not numerics.same_bits(first, second)
