@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kernelevolve_lab.api import Run, evaluate, operator, replay, runs, search, use_key
+    from kernelevolve_lab.api import Run, evaluate, operator, recordings, replay, runs, search, use_key
     from kernelevolve_lab.api import open_run as open
     from kernelevolve_lab.errors import LabError
     from kernelevolve_lab.widgets.workbench import Workbench
@@ -28,13 +28,16 @@ _PUBLIC = {
     "evaluate": ("kernelevolve_lab.api", "evaluate"),
     "open": ("kernelevolve_lab.api", "open_run"),
     "operator": ("kernelevolve_lab.api", "operator"),
+    "recordings": ("kernelevolve_lab.api", "recordings"),
     "replay": ("kernelevolve_lab.api", "replay"),
     "runs": ("kernelevolve_lab.api", "runs"),
     "search": ("kernelevolve_lab.api", "search"),
     "use_key": ("kernelevolve_lab.api", "use_key"),
 }
 
-__all__ = ["LabError", "Run", "Workbench", "__version__", "evaluate", "open", "operator", "replay", "runs", "search", "use_key"]
+__all__ = [
+    "LabError", "Run", "Workbench", "__version__", "evaluate", "open", "operator", "recordings", "replay", "runs", "search", "use_key",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

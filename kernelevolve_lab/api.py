@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernelevolve_lab import paths, registry
 from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.recorded import shipped
 from kernelevolve_lab.engine.replay import Replay
 from kernelevolve_lab.engine.start import start
 from kernelevolve_lab.errors import BadInput, UnknownName
@@ -64,6 +65,24 @@ class Run(RunHandle):
         if entry is None:
             raise BadInput(f"Run {self.id} has no correct candidate yet, so there is nothing to export.")
         return _export(self.store, self.state, entry, Path(out), format)
+
+    def prompt(self, parent: str | None = None) -> str:
+        """What a model would be asked now, to be copied into any chat: the next version of `parent`, or a first version without one. Paste
+        the answer back with `reply`."""
+        from kernelevolve_lab.operators.loading import load
+        from kernelevolve_lab.proposers.chat import by_hand
+
+        parents = (self.candidate(parent).id,) if parent else ()
+        made = by_hand.prompt(self.state, load(self.state.config.operator), parents)
+        return f"{made.system}\n\n{made.user}\n"
+
+    def reply(self, text: str, parent: str | None = None) -> str:
+        """Have the kernel in a model's answer judged next (a whole source, or edits of `parent`); returns its candidate id."""
+        from kernelevolve_lab.proposers.chat import by_hand
+
+        parents = (self.candidate(parent).id,) if parent else ()
+        parsed = by_hand.read(text, self.state, parents)
+        return self.enqueue(parsed.source, title=parsed.title or "pasted reply", parents=parents)
 
     def save(self, path: str | Path) -> Path:
         """Write the whole run to one file, which `kel.open` reads on any machine."""
@@ -194,13 +213,19 @@ def runs(store: Store | str | None = None) -> pd.DataFrame:
 
 
 def open_run(run: str | Path, store: Store | str | None = None) -> Run:
-    """The run with this id (or the start of it), or the one in a file that `Run.save` wrote."""
+    """The run with this id (or the start of it), the one in a file that `Run.save` wrote, or a shipped recording by its name."""
     opened = _store(store)
+    run = recordings().get(str(run), run)
     if str(run).endswith(BUNDLE_SUFFIX):
         from kernelevolve_lab.store.bundle import import_run
 
         return Run(opened, import_run(opened, Path(run)))
     return Run(opened, str(run))
+
+
+def recordings() -> dict[str, Path]:
+    """The recordings of real runs that come with this package: `kel.replay(name)` plays one."""
+    return shipped()
 
 
 def replay(run: str | Path, speed: float = 8.0, store: Store | str | None = None) -> ReplayedRun:

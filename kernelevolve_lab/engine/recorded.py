@@ -13,6 +13,11 @@ from kernelevolve_lab.records import Candidate, Evaluation, Evidence, Verdict
 from kernelevolve_lab.records.events import BaselineCase
 
 
+def shipped() -> dict[str, Path]:
+    """The recordings of real runs that come with this package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recordings").glob("*.kevrun"))}
+
+
 class RecordedJudge:
     """Finds what the recording found; a candidate that it does not know gets `infra_error`. See `engine.services.Judge`."""
 
