@@ -101,6 +101,10 @@ class Sample:
         scale[scale <= _ZERO * whole] = whole
         return cls(positions, values.double(), scale[positions // width] + values.double().abs(), False)
 
+    def on_host(self) -> Sample:
+        """The same in host memory."""
+        return Sample(self.positions.cpu(), self.values.cpu(), self.weight.cpu(), self.exact)
+
     def compare(self, got: torch.Tensor, gate: float) -> Found:
         """The error of the sampled elements; `worst` is an index into the output. Twice the gate is allowed: the reference errs, too."""
         taken = got.reshape(-1)[self.positions]

@@ -34,6 +34,7 @@ from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Case, OperatorRef, TensorSpec
 
 SPARE_BYTES = 32 << 20
+READ_ONLY = 0x08  # cudaHostRegisterReadOnly
 MODES = {"torch.compile": None, "max-autotune": "max-autotune-no-cudagraphs"}
 """By baseline the mode of torch.compile. Without CUDA graphs, which would return the same memory from every call."""
 
@@ -94,7 +95,7 @@ class Worker:
         shared = mmap.mmap(fd, size, prot=mmap.PROT_READ)
         views = tuple(_view(shared, p, t.dtype).to(self.device) for p, t in zip(placed, inputs, strict=True))
         outputs = _outputs(self._operator.reference(*(tensor.clone() for tensor in views)))
-        drawn = InputSet(case, seed, views, shared, [numerics.Sample.of(tensor.contiguous()) for tensor in outputs])
+        drawn = InputSet(case, seed, views, shared, [numerics.Sample.of(tensor.contiguous()).on_host() for tensor in outputs])
         self.sets[request["id"]] = drawn
         answer: dict[str, Any] = {
             "size": size,
@@ -120,12 +121,16 @@ class Worker:
         for identifier in request.get("sets", []):
             self.sets.pop(identifier, None)
         for identifier in request.get("arenas", []):
-            self.arenas.pop(identifier, None)
+            gone = self.arenas.pop(identifier, None)
+            if gone is not None and self.clock is not None:
+                torch.cuda.cudart().cudaHostUnregister(_start(gone))
         return {}, []
 
     def arena(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
         """Look at a candidate's output memory, read-only."""
-        self.arenas[request["id"]] = mmap.mmap(fds[0], request["size"], prot=mmap.PROT_READ)
+        self.arenas[request["id"]] = shared = mmap.mmap(fds[0], request["size"], prot=mmap.PROT_READ)
+        if self.clock is not None:  # pinned, copies run at the bus's speed; where it is refused they are only slower
+            torch.cuda.cudart().cudaHostRegister(_start(shared), request["size"], READ_ONLY)
         return {}, []
 
     def compare(self, request: dict, fds: list[int]) -> tuple[dict, list[int]]:
@@ -134,7 +139,9 @@ class Worker:
         drawn, shared = self.sets[request["id"]], self.arenas[request["arena"]]
         found = []
         for index, place in enumerate(_placed(request["outputs"])):
-            got = _view(shared, place, getattr(torch, place.spec.dtype)).to(self.device)
+            got = _view(shared, place, getattr(torch, place.spec.dtype))
+            if not request["sampled"]:
+                got = got.to(self.device)
             if request["sampled"]:
                 result = drawn.samples[index].compare(got, self.gates[drawn.case.name][index])
             else:
@@ -246,6 +253,10 @@ class Worker:
         drawn.golden = numerics.golden(outputs, double, tolerance.factor, dict(tolerance.floors))
         self.gates[drawn.case.name] = gates = [want.widest_gate for want in drawn.golden]
         return {"gates": gates}
+
+
+def _start(region: mmap.mmap) -> int:
+    return torch.frombuffer(region, dtype=torch.uint8).data_ptr()
 
 
 def _outputs(result: Any) -> tuple[torch.Tensor, ...]:

@@ -105,6 +105,7 @@ def search_one(name: str, options: argparse.Namespace) -> None:
             JudgeSettings.for_device(devices.device_of(target)),
             autotuned=True,
             cold_rounds=0,
+            pool_sets=6,
             final_min_rounds=12,
             final_max_rounds=32,
             final_case_seconds=1.0,
