@@ -294,6 +294,8 @@ class Reference:
             return self._channel.receive(timeout)
         except channel.ChannelTimeout:
             self._process.kill()
+            if doing == "open":
+                raise ReferenceFailed(f"it did not come to the end of loading within {timeout:g} s") from None
             raise ReferenceFailed(f"the reference worker did not answer within {timeout:g} s ({doing})") from None
         except (channel.ChannelClosed, channel.ProtocolError) as error:
             status = self._process.ended(5.0)

@@ -79,7 +79,8 @@ class Task:
                 torch.manual_seed(SEED)
                 return module.Model(*init_inputs), init_inputs
         except Exception as error:
-            raise BadInput(f"Model of the task {self.name} cannot be built: {type(error).__name__}: {error}") from error
+            hint = "; a task runs without network and sees no files" if isinstance(error, OSError) else ""
+            raise BadInput(f"Model of the task {self.name} cannot be built: {type(error).__name__}: {error}{hint}") from error
 
     def instance(self, sizes: Mapping[str, Any]) -> Instance:
         """The task at these sizes."""
