@@ -3,6 +3,7 @@ more than a little says more about the machine's other work than about the kerne
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 
@@ -16,6 +17,13 @@ def waited(pid: int) -> float:
     except (OSError, IndexError, ValueError):
         return 0.0
     return total / 1e9
+
+
+def runnable(pid: int) -> bool:
+    """Whether a thread of the process computes, or would if it had a processor (state R of /proc/PID/task/TID/stat, see proc(5))."""
+    with contextlib.suppress(OSError, IndexError):
+        return any((task / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"R" for task in Path(f"/proc/{pid}/task").iterdir())
+    return False
 
 
 def threads(pid: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kernelevolve_lab.harness import contention
 from kernelevolve_lab.harness.correctness import explain
 from kernelevolve_lab.harness.memory import NAN_POISON
 from kernelevolve_lab.harness.reference import InputSet, Reference
@@ -24,6 +25,7 @@ _LONG_VISIT = 3e-3
 _CALL_OVERHEAD = 3e-7
 """Seconds that the host spends on each call outside its clock: copying arguments, reading the clock."""
 _IDLE_SECONDS = 4e-3
+_LOOKS = 5
 _REPLAY_GAIN = 1.5
 _REPLAY_SHARE = 0.8
 _REPLAY_PROCESSES = 3
@@ -64,15 +66,18 @@ def second_witness(
 
 def works_on(session: Session, drawn: InputSet, seconds: float, timeout: float) -> str:
     """Whether threads keep computing after the kernel has returned: work that was put off, or threads that spin and so take the
-    processor from whoever is measured next."""
+    processor from whoever is measured next. Threads that would compute and get no processor on a busy machine count as well."""
     window = max(_IDLE_SECONDS, min(2 * seconds, 0.05))
     for _ in range(3):
         session.call([drawn], 0, timeout)
         time.sleep(3e-4)  # going to sleep takes a moment
         before = session.worker.cpu_nanoseconds()
-        time.sleep(window)
+        busy = True
+        for _ in range(_LOOKS):
+            time.sleep(window / _LOOKS)
+            busy = busy and contention.runnable(session.worker.candidate_pid)
         used = (session.worker.cpu_nanoseconds() - before) / 1e9
-        if used < 1.5e-4 + 0.05 * window:
+        if not busy and used < 1.5e-4 + 0.05 * window:
             return ""
     return f"its threads keep computing after it has returned ({used * 1e6:.0f} µs of processor time in the {window * 1e6:.0f} µs after)"
 

@@ -4,7 +4,7 @@ A/A: `--comparisons` comparisons of one kernel with itself, in two processes, ex
 how often the 95 % interval leaves 1 out (at most 5 % may), and how far the median ratio is from 1 (within 0.5 %). B/B+3 %: the same kernel
 with 3 % more rows to do against the plain one; counted: how often the interval lies wholly on the right side (at least 90 %).
 
-usage: bench_timing_trust.py [--comparisons 200] [--seconds 0.5] [--json FILE]
+usage: bench_timing_trust.py [--comparisons 200] [--seconds 0.5] [--unsandboxed] [--json FILE]
 """
 
 from __future__ import annotations
@@ -88,11 +88,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=0.5, help="budget of one comparison")
+    parser.add_argument("--unsandboxed", action="store_true", help="where no sandbox can be had")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     settings = JudgeSettings(compiled=False)
     limits = replace(Limits.of(settings, final=False), seconds=arguments.seconds, precision=0.002, clear_loss=0.0, max_rounds=400)
-    with TemporaryDirectory() as scratch, Judge(ref_of("layer_norm"), resolve("cpu"), cache=Path(scratch), settings=settings) as judge:
+    with (
+        TemporaryDirectory() as scratch,
+        Judge(ref_of("layer_norm"), resolve("cpu"), cache=Path(scratch), unsandboxed=arguments.unsandboxed, settings=settings) as judge,
+    ):
         plain, slower = (judge.build(Candidate(language="cpp", source=SOURCE.replace("%PERCENT%", percent))) for percent in ("0", "3"))
         same = compared(judge, plain, plain, arguments.comparisons, limits)
         apart = compared(judge, plain, slower, arguments.comparisons, limits)

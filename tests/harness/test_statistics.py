@@ -57,7 +57,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(count):
     assert 0.93 <= _coverage(lambda: rng.standard_t(3, count) * 0.05) <= 0.995
 
 
-@pytest.mark.parametrize(("count", "least"), [(12, 0.88), (60, 0.92)])
+@pytest.mark.parametrize(("count", "least"), [(12, 0.88), (60, 0.9)])
 def test_they_do_so_too_where_rounds_are_like_those_before(count, least):
     rng = np.random.default_rng(0)
 
