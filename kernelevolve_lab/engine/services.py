@@ -16,7 +16,7 @@ from kernelevolve_lab.records import Candidate, Evaluation, RunConfig, TargetSpe
 from kernelevolve_lab.records.events import BaselineCase, LessonLearned
 from kernelevolve_lab.records.run_state import RunState
 
-BUILD_THREADS = min(4, os.cpu_count() or 1)
+BUILD_THREADS = max(min(4, os.cpu_count() or 1), min(12, (os.cpu_count() or 1) // 4))
 
 
 class Judge(Protocol):

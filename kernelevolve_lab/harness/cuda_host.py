@@ -27,6 +27,7 @@ from kernelevolve_lab.languages import abi
 
 _POISON = 0xFF
 """Every byte of an output before and after it is used: a NaN in every float format, and no plausible integer."""
+_READ_ONLY = 0x08  # CU_MEMHOSTREGISTER_READ_ONLY
 _ELF = b"\x7fELF"
 _address_of = torch._C.TensorBase.data_ptr
 
@@ -77,8 +78,8 @@ class CudaHost(Host):
     def map(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         reply = super().map(argument, body, fds)
         region = self.regions[argument]
-        # Pinned, copies run at the bus's speed; where it is refused they are only slower. Read-only memory cannot be pinned everywhere.
-        if region.writable and self._driver["register"](region.address, region.size, 0) == 0:
+        # Pinned, copies run at the bus's speed; where it is refused (read-only memory, by some systems) they are only slower.
+        if self._driver["register"](region.address, region.size, 0 if region.writable else _READ_ONLY) == 0:
             self._registered.add(argument)
         return reply
 
@@ -100,7 +101,8 @@ class CudaHost(Host):
 
     def _argument(self, tensor: Tensor) -> torch.Tensor:
         if tensor.address not in self._copies:
-            self._copies[tensor.address] = super()._argument(tensor)
+            with self.clock.apart():
+                self._copies[tensor.address] = super()._argument(tensor)
         return self._copies[tensor.address]
 
     def call(self, argument: int, body: bytes, fds: list[int]) -> bytes:

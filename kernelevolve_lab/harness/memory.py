@@ -70,10 +70,15 @@ def is_sealed(fd: int, size: int) -> bool:
 
 
 class Arena:
-    """A writable region for one candidate's outputs, of fixed size. The judge keeps its own mapping to poison and to look."""
+    """A writable region for one candidate's outputs, of fixed size. The judge keeps its own mapping to poison and to look.
 
-    def __init__(self, size: int):
+    `handed` says that outputs are computed on a device and handed over whole: then what was here before reaches no candidate, and filling
+    it would tell nothing of what a kernel wrote.
+    """
+
+    def __init__(self, size: int, handed: bool = False):
         self.size = size
+        self.handed = handed
         self.fd = create("outputs", size)
         seal(self.fd, SEAL_SIZE)
         self._map = mmap.mmap(self.fd, size)
@@ -81,10 +86,13 @@ class Arena:
 
     def clear(self) -> None:
         """Zero all of it: what one candidate left is not for the next."""
-        self._bytes.fill(0)
+        if not self.handed:
+            self._bytes.fill(0)
 
     def poison(self, placed: Sequence[Placed], pattern: dict[int, bytes]) -> None:
         """Fill the tensors with the pattern, whole."""
+        if self.handed:
+            return
         for tensor in placed:
             item = ITEMSIZE[tensor.spec.dtype]
             view = self._bytes[tensor.offset : tensor.offset + tensor.bytes].view(f"u{item}")

@@ -114,7 +114,7 @@ class Reference:
         ours.watch_peer()
         inductor = cache / "inductor"
         inductor.mkdir(parents=True, exist_ok=True)
-        compilers = "1" if device == "cpu" else str(min(8, len(os.sched_getaffinity(0))))
+        compilers = "1" if device == "cpu" else str(min(16, len(os.sched_getaffinity(0))))
         environment = {**python_environment(threads), "TORCHINDUCTOR_CACHE_DIR": str(inductor), "TORCHINDUCTOR_COMPILE_THREADS": compilers}
         environment |= devices.environment(device)
         argv = python_command("reference_worker", (str(theirs.fileno()), str(threads), device))

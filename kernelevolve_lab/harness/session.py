@@ -23,7 +23,7 @@ class Arenas:
             self._reference.drop(arenas=[number for _, number in self._kept])
             self.close()
             for _ in range(2):
-                arena = Arena(size)
+                arena = Arena(size, handed=self._reference.device != "cpu")
                 self._kept.append((arena, self._reference.show(arena)))
         return self._kept
 

@@ -54,8 +54,9 @@ class JudgeSettings:
 
     @classmethod
     def for_device(cls, device: str) -> JudgeSettings:
-        """The defaults for a device. On a GPU a process costs half a second to start, so sets suffice for more rounds; memory is plenty."""
-        return cls() if device == "cpu" else cls(pool_bytes=8 << 30)
+        """The defaults for a device. For a GPU: sets for more rounds, since a process costs half a second to start and memory is plenty;
+        few threads, since they launch and do not compute."""
+        return cls() if device == "cpu" else cls(pool_bytes=8 << 30, threads=min(8, len(os.sched_getaffinity(0))))
 
     def thread_count(self) -> int:
         """The threads that candidate and baselines get."""
