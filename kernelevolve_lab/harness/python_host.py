@@ -416,6 +416,8 @@ def main() -> None:
 
         from kernelevolve_lab.harness import cuda_host  # noqa: F401
     traced(torch.neg, (torch.zeros(1),))  # the first trace imports much
+    for function in (torch.sqrt, torch.exp, torch.log, torch.sin, torch.cos, torch.tanh, torch.erf):
+        function(torch.ones(64))  # MKL's vector library sets itself up in its first call, which must not be made by two threads at once
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"torch": torch.__version__}).encode())
