@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kernelevolve_lab.proposers.chat import ChatSettings
 from kernelevolve_lab.proposers.chat.context import LanguageNotes
 from kernelevolve_lab.proposers.chat.proposer import ChatProposer
 from kernelevolve_lab.proposers.chat.settings import read
+from kernelevolve_lab.proposers.mixed import Mixed
 from kernelevolve_lab.records import Budget, OperatorRef, RunConfig
 from kernelevolve_lab.store import Store
 
@@ -227,3 +229,69 @@ def test_killed_with_requests_in_flight_pays_for_no_reply_twice(store: Store):
     assert len(replies) == len(set(replies)), "no turn of a request was paid for twice"
     assert asked - len(heard) <= 8, "at most what was in flight is lost"
     assert state.input_tokens == 1000 * len(after)
+
+
+def test_declared_constants_are_tuned_without_tokens(store: Store):
+    """In a mixed run the model is asked once; the values of the constant that it declares are then tried without asking."""
+    tile = "constexpr int TILE = 64;  // tune: TILE in {16, 32, 64, 128}\n"
+    text = f"TITLE: tiles\n\nPlan.\n\n```cpp\n{tile}{source(1, 1.5)}```\n"
+    numbers = itertools.count(2)
+
+    def step(body) -> Say:
+        assert "tune: TILE in {32, 64, 128}" in body["messages"][0]["content"], "the model is told how to declare"
+        number = next(numbers)
+        return Say(text if number == 2 else f"TITLE: k{number}\n\n```cpp\n{source(number, 1.1)}```\n")
+
+    def make(config, operator, target):
+        return Mixed(ChatProposer(operator, target, NOTES, read(config.options), config.seed), None, 0.5)
+
+    with serving(step) as endpoint:
+        services = replace(chat_services(), make_proposer=make)
+        config = RunConfig(
+            operator=OperatorRef(kind="registered", name=OPERATOR.name, text=OPERATOR.name),
+            target="cpu",
+            language="cpp",
+            proposer="mixed",
+            policy="greedy",
+            budget=Budget(candidates=14),
+            seed=3,
+            options={"model": "some-model", "base_url": endpoint.url, "tunable": True, "concurrency": 1},
+        )
+        run = RunHandle(store, store.create_run(config, "Scripted"), services)
+        run._drive()
+        assert run.wait(PATIENCE) and run.status == "finished", run.state.log
+    entries = list(run.state.entries.values())
+    tuned = [entry for entry in entries if entry.candidate.proposer == "tuning"]
+    assert {entry.candidate.knobs["TILE"] for entry in tuned} == {16, 32, 128}
+    assert all(entry.cost == 0 and not entry.prompt and "TILE = 64" not in entry.source for entry in tuned)
+    assert run.state.input_tokens == 1000 * (len(entries) - len(tuned)) == 1000 * len(endpoint.requests)
+
+
+def test_no_key_in_a_saved_notebook(store: Store, tmp_path, monkeypatch):
+    """The key is entered in the notebook's prompt, echoed by the server, and the notebook shows all that there is to show."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.delenv("OPENAI_API_KEY")
+    here = Path(__file__).parent
+    (tmp_path / "typed").write_text(KEY)
+    with serving(Status(401, f"Incorrect API key provided: {KEY}")) as endpoint:
+        cells = [
+            f"import sys\nsys.path[:0] = {[str(here), str(here.parent / 'support')]}",
+            "import getpass, kernelevolve_lab as kel\nfrom pathlib import Path\n"
+            f"getpass.getpass = lambda prompt: Path({str(tmp_path / 'typed')!r}).read_text()\n"
+            f"kel.use_key(base_url={endpoint.url!r})",
+            "from test_chat_search import begin\nfrom kernelevolve_lab.store import Store\n"
+            "from kernelevolve_lab.widgets.run_view import view_of\n"
+            f"run = begin(Store.open({store.url!r}), {endpoint.url!r})\nview_of(run)",
+            "await run\nprint(run.state, run.events(), run.state.reason)",
+            "from kernelevolve_lab.proposers.chat import settings\n"
+            f"print(settings._keys, settings.key_for({endpoint.url!r}))\nraise RuntimeError(settings._keys)",
+        ]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        NotebookClient(notebook, timeout=120, allow_errors=True, store_widget_state=True).execute()
+    saved = nbformat.writes(notebook)
+    (tmp_path / "typed").unlink()
+    assert set(endpoint.keys) == {f"Bearer {KEY}"}, saved[-3000:]
+    assert "refused the key" in saved and "RuntimeError" in saved, saved[-3000:]
+    assert KEY not in saved and KEY not in traces(tmp_path)

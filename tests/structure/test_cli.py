@@ -99,3 +99,27 @@ def test_a_task_that_is_no_task_is_refused(tmp_path: Path, home: dict[str, str])
 def test_an_unknown_run_is_named(home: dict[str, str]) -> None:
     assert "no-such-run" in refusal("resume", "no-such-run", env=home)
     assert "no-such-run" in refusal("export", "no-such-run", "--format", "module", "--out", "out", env=home)
+
+
+def test_options_of_the_proposer_are_read_and_refused_before_a_run_is_made(home: dict[str, str], tmp_path: Path) -> None:
+    env = {**home, "OPENAI_API_KEY": "sk-of-no-value"}
+    chat = (*SEARCH, "--proposer", "chat", "--model", "m")
+    assert "did you mean 'knowledge'" in refusal(*chat, "--option", "knowlege=false", env=env)
+    assert "write it as --option NAME=VALUE" in refusal(*chat, "--option", "knowledge", env=env)
+    assert "'diagnosis' of the chat proposer is wrong" in refusal(*chat, "--option", "diagnosis=maybe", env=env)
+    assert "looks like a secret" in refusal(*chat, "--option", "api_key=x", env=env)
+    assert "cannot be read" in refusal(*chat, "--prices", tmp_path / "none.toml", env=env)
+    assert "http:// or https://" in refusal(*chat, "--base-url", "localhost", env=env)
+    assert "no option 'model'" in refusal(*SEARCH, "--proposer", "manual", "--model", "m", env=env)
+    assert json.loads(run("runs", "--json", env=home).stdout) == []
+
+
+def test_a_shipped_recording_plays_and_is_written_to_a_file_again(home: dict[str, str], tmp_path: Path) -> None:
+    played = run("replay", "softmax_cpu", "--speed", "1e9", "--json", tmp_path / "result.json", env=home)
+    assert played.returncode == 0, played.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["best"]["verdict"] == "correct" and result["candidates"] == 10
+    assert "replay" in played.stderr
+    written = run("record", result["run"], "--out", tmp_path / "mine.kevrun", env=home)
+    assert written.returncode == 0, written.stderr
+    assert run("replay", tmp_path / "mine.kevrun", "--speed", "1e9", env=home).returncode == 0

@@ -9,7 +9,7 @@ from kernelevolve_lab.proposers import novelty
 from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.chat import reply
 from kernelevolve_lab.proposers.chat.advice import Adviser
-from kernelevolve_lab.proposers.chat.context import Prompt, compose
+from kernelevolve_lab.proposers.chat.context import LanguageNotes, Prompt, compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
 from kernelevolve_lab.proposers.chat.settings import ChatSettings
 from kernelevolve_lab.records.run_state import RunState
@@ -20,10 +20,8 @@ def prompt(state: RunState, operator: Operator, parents: tuple[str, ...] = ()) -
 
     Raises `BadInput` while the run has not said what its target is.
     """
-    if state.config is None or state.target is None:
-        raise BadInput("The run has not looked at its target yet; ask for the prompt when it searches.")
+    language = _language(state)
     settings = ChatSettings(model="by hand")
-    language = language_notes(state.config.language, state.target)
     pending = tuple(entry.id for entry in state.entries.values() if entry.evaluation is None and not entry.banned)
     index = len(state.entries)
     request = ProposalRequest(operator, state.target, state.config.language, state, index, state.config.seed, parents, "both", pending)
@@ -34,7 +32,7 @@ def prompt(state: RunState, operator: Operator, parents: tuple[str, ...] = ()) -
 def read(text: str, state: RunState, parents: tuple[str, ...] = ()) -> reply.Parsed:
     """The source, title and plan in a model's reply; edits apply to the first parent. Raises `BadInput` with what is wrong, to be told the
     model, also for a source that the run has already."""
-    language = language_notes(state.config.language, state.target)
+    language = _language(state)
     parent = state.entries[parents[0]].candidate.source if parents else None
     try:
         parsed = reply.parse(text, binding=language.binding, parent=parent)
@@ -46,3 +44,9 @@ def read(text: str, state: RunState, parents: tuple[str, ...] = ()) -> reply.Par
             f"That reply brings nothing new: its source is that of candidate {known.id}, but perhaps for blanks, comments and names."
         )
     return parsed
+
+
+def _language(state: RunState) -> LanguageNotes:
+    if state.config is None or state.target is None:
+        raise BadInput("The run has not looked at its target yet; come back when it searches.")
+    return language_notes(state.config.language, state.target)

@@ -108,9 +108,7 @@ def test_edit_within_a_line():
 def test_edit_that_breaks_off_within_a_line():
     """As read from a reply, where the marker's line end follows; without it the text stands in the parent."""
     parent = "const int n = 4;\nfloat v = f(n);\n"
-    found = edits.search_replace_blocks(
-        "<<<<<<< SEARCH\nconst int n = 4;\nfloat v\n=======\nconst int n = 8;\nfloat v\n>>>>>>> REPLACE\n"
-    )
+    found = edits.search_replace_blocks("<<<<<<< SEARCH\nconst int n = 4;\nfloat v\n=======\nconst int n = 8;\nfloat v\n>>>>>>> REPLACE\n")
     assert edits.apply(parent, found) == "const int n = 8;\nfloat v = f(n);\n"
 
 
