@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The correctness gate of an operator: error scaled by the golden's RMS must not pass max(`floors[dtype]`, `factor` x the reference's
-    own error). Integer and boolean outputs must be exact."""
+    """The correctness gate of an operator: error beside the element and the RMS of its row must not pass max(`floors[dtype]`, `factor` x
+    the reference's own error in that row). Integer and boolean outputs must be exact."""
 
     factor: float = 4.0
     floors: Mapping[str, float] = field(default_factory=lambda: {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 1.6e-2})

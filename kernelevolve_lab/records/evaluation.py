@@ -42,7 +42,7 @@ class Diagnostic(Record):
 
 
 class Ratio(Record):
-    """A speedup: baseline time over candidate time, with a 95 % bootstrap interval of the paired ratios; above 1 is faster.
+    """A speedup: baseline time over candidate time, with the 95 % interval of the paired ratios' signed ranks; above 1 is faster.
 
     `baseline` is `eager` or `torch.compile`.
     """
@@ -64,9 +64,10 @@ class Timing(Record):
 
 
 class ErrorStats(Record):
-    """Error against the float64 golden, scaled by the golden's root mean square; correct when `candidate <= gate`.
+    """Error of the worst element against the float64 golden, |got - golden| / (s + |golden|), where s is the golden's root mean square over
+    the element's row; correct when `candidate <= gate`.
 
-    `gate` is max(floor of the dtype, k x the reference's own error), `reference` that error.
+    `gate` is max(floor of the dtype, k x the reference's own error in that row), `reference` that error.
     """
 
     candidate: float

@@ -1,9 +1,10 @@
-"""The judge's gate, restated for these tests."""
+"""The judge's gate, for these tests: as it is, and restated for whole outputs."""
 
 import math
 
 import torch
 
+from kernelevolve_lab.harness import numerics
 from kernelevolve_lab.operators.base import Operator
 
 
@@ -35,3 +36,10 @@ def gate(operator: Operator, reference_output: torch.Tensor, expected: torch.Ten
         return 0.0
     floor = operator.tolerance.floors[str(reference_output.dtype).removeprefix("torch.")]
     return max(floor, operator.tolerance.factor * error(reference_output, expected))
+
+
+def judged(operator: Operator, got: torch.Tensor, reference_output: torch.Tensor, expected: torch.Tensor) -> numerics.Found:
+    """What the judge finds of a candidate's output."""
+    floors = dict(operator.tolerance.floors)
+    want = numerics.golden([reference_output], [expected], operator.tolerance.factor, floors)[0]
+    return numerics.compare(got.to(want.dtype).contiguous(), want)
