@@ -85,7 +85,8 @@ def load(zygote: Zygote, source: str) -> PythonWorker:
 
 def test_candidates_of_one_zygote_share_neither_files_nor_processes(zygote: Zygote):
     first = load(zygote, "open('/tmp/left_behind', 'w').write('x')\ndef kernel(): pass\n")
-    body = "import os\nassert not os.path.exists('/tmp/left_behind')\nassert set(os.listdir('/tmp')) <= {'candidate.py', '__pycache__'}, os.listdir('/tmp')\n"
+    body = "import os\nassert not os.path.exists('/tmp/left_behind')\n"
+    body += "assert set(os.listdir('/tmp')) <= {'candidate.py', '__pycache__'}, os.listdir('/tmp')\n"
     second = load(zygote, body + "def kernel(): pass\n")
     try:
         first.ping(), second.ping()
