@@ -122,10 +122,8 @@ def _binds(paths: Iterable[str]) -> list[str]:
 def compiler_sandbox(argv: Sequence[str], scratch: Path) -> Sequence[str]:
     """Confine a compiler: it sees the system's programs and headers and the folder `scratch`, which stays writable."""
     program = Path(argv[0]).resolve()
-    if argv[0] == sys.executable:
-        readable = python_paths()  # a language that is compiled by a Python library
-    else:
-        readable = () if program.is_relative_to("/usr") else (program.parent.parent,)
+    own_root = () if program.is_relative_to("/usr") else (program.parent.parent,)
+    readable = python_paths() if argv[0] == sys.executable else own_root  # the first for a language that a Python library compiles
     environment = {"PATH": os.pathsep.join([str(program.parent), os.defpath]), "LC_ALL": "C", "TMPDIR": str(scratch)}
     environment |= {"HOME": "/tmp", "USER": "kel"}
     confined = Confinement(readable=readable, writable=(scratch,), environment=environment, filter=None, directory=str(scratch))

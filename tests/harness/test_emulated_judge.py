@@ -1,4 +1,4 @@
-"""A GPU that is not here: Triton candidates are judged for correctness by its interpreter, CUDA candidates are built, and nothing is timed."""
+"""A GPU that is not here: Triton candidates are judged for correctness by its interpreter, and nothing is timed."""
 
 import pytest
 
