@@ -19,7 +19,7 @@ from kernelevolve_lab.harness import seccomp
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWIPC = 0x00020000, 0x10000000, 0x20000000, 0x08000000
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 0x4000, 0x40000
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 4, 38, 1, 36
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -47,7 +47,21 @@ def own_namespaces(scratch_mb: int, processes: bool = True) -> None:
             file.write(text)
     _check(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
     options = f"size={scratch_mb}m,mode=0700".encode()
+    kept = {path: os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in _packages_below("/tmp")}
     _check(_libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, options), "mount /tmp")
+    for path, folder in kept.items():  # as read-only as they were
+        os.makedirs(path)
+        _check(_libc.mount(f"/proc/self/fd/{folder}".encode(), path.encode(), None, _MS_BIND | _MS_REC, None), f"bind {path}")
+        os.close(folder)
+
+
+def _packages_below(root: str) -> list[str]:
+    """The topmost folders there from which this process imports, so that it still can."""
+    found: list[str] = []
+    for path in sorted(os.path.realpath(path) for path in {*sys.path, sys.prefix, sys.base_prefix} if path):
+        if path.startswith(f"{root}/") and os.path.isdir(path) and not any(path.startswith(f"{other}/") or path == other for other in found):
+            found.append(path)
+    return found
 
 
 def die_with_parent() -> None:

@@ -260,6 +260,7 @@ def _compile_one(launch: Launch, folder: Path, index: int, deadline: float) -> N
         try:
             compiled = triton.compile(launch.source, target=launch.target, options=launch.options)
             told = {"kernel": _describe(compiled, launch, folder, index)}
+            _prepare_launcher(compiled)
         except Exception as error:
             place = _compilation_error(error) or {"message": diagnostics.clean(f"{type(error).__name__}: {str(error).strip()}")}
             told = {"error": _note("error", **place), "log": _tail(folder / f"{index}.log")}
@@ -267,6 +268,16 @@ def _compile_one(launch: Launch, folder: Path, index: int, deadline: float) -> N
     written = folder / f"{index}.part"
     written.write_text(json.dumps(told))
     written.rename(folder / f"{index}.json")
+
+
+def _prepare_launcher(compiled: Any) -> None:
+    """Have Triton compile the C that launches the kernel into its cache, too, or each process of the candidate would do so. Needs the
+    driver's library, so it is left to them where no GPU is."""
+    with contextlib.suppress(Exception):
+        from triton.backends.nvidia import driver
+
+        driver.CudaUtils()
+        driver.CudaLauncher(compiled.src, compiled.metadata)
 
 
 def _describe(compiled: Any, launch: Launch, folder: Path, index: int) -> dict[str, Any]:

@@ -268,11 +268,11 @@ def test_without_a_compiler_nothing_starts(store: Store, monkeypatch: pytest.Mon
 
 def test_a_started_run_keeps_all_that_decides_it(store: Store) -> None:
     run = start(
-        "rms_norm", proposer="manual", policy="greedy", max_candidates=3, max_seconds=60, seed=5, store=store, temperature=0.5,
+        "rms_norm", proposer="chat", policy="greedy", max_candidates=3, max_seconds=60, seed=5, store=store, temperature=0.5, model="m",
         services=services(None, ScriptedProposer(improving)),
     )  # fmt: skip
     assert run.wait(PATIENCE)
     kept: RunConfig = run.state.config
-    assert (kept.operator.text, kept.target, kept.language, kept.seed, kept.options) == ("rms_norm", "cpu", "cpp", 5, {"temperature": 0.5})
+    assert (kept.operator.text, kept.target, kept.language, kept.seed, kept.options["temperature"]) == ("rms_norm", "cpu", "cpp", 5, 0.5)
     assert run.events()[0].event.environment["torch"]
     assert run.state.title != "rms_norm"

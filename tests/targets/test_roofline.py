@@ -139,5 +139,5 @@ def test_published_targets_have_a_roof_for_every_common_dtype() -> None:
         if name != "cpu":
             spec = targets.resolve(name)
             for dtype in ("float32", "float16", "bfloat16", "int64"):
-                assert roof(spec, dtype).memory == main_memory(spec) in {"hbm", "lpddr"}
+                assert roof(spec, dtype).memory == main_memory(spec) in {"hbm", "lpddr", "gddr"}
     assert roof(targets.resolve("nvidia:h100"), "float32").unit == "float32"
