@@ -28,8 +28,8 @@ _PTX = Path(__file__).with_name("spin.ptx")
 _BLOCK = 512
 _MOST_HOLD = 20_000_000
 """Nanoseconds that the device is held at most."""
-_LATE_NANOSECONDS, _LATE_SHARE = 60_000, 0.05
-"""The third event comes this much after the second where nothing ran in between: waiting, launching."""
+_TAIL_NANOSECONDS = 10_000
+"""How much later than it usually does after the second the third event may come: waiting and launching do not always take the same."""
 _PERSISTING_L2 = 0x06
 _DEVICE_MAP = 0x02
 _EMPTY_VISITS = 9
@@ -86,8 +86,10 @@ class CudaClock:
             self._ask("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
         self._pool = torch.cuda.MemPool()
         self._persisting = self.persisting_bytes()
-        self._empty = 0.0
-        self._empty = sorted(self._visit([], lambda result: None) for _ in range(_EMPTY_VISITS))[_EMPTY_VISITS // 2]
+        self._empty = self._tail = 0.0
+        empty = [self._visit([], lambda result: None) for _ in range(_EMPTY_VISITS)]
+        self._empty, whole = (sorted(values)[_EMPTY_VISITS // 2] for values in zip(*empty, strict=True))
+        self._tail = whole - self._empty
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -106,10 +108,12 @@ class CudaClock:
 
         Raises `DeviceFailed` where the device did.
         """
-        spent = self._visit(calls, keep)
+        spent, whole = self._visit(calls, keep)
+        spent = max(spent, whole - self._tail - _TAIL_NANOSECONDS)  # work that the second event did not wait for
         return [max(1, round(spent / len(calls)))] * len(calls)
 
-    def _visit(self, calls: Sequence[Callable[[], Any]], keep: Callable[[Any], None]) -> float:
+    def _visit(self, calls: Sequence[Callable[[], Any]], keep: Callable[[Any], None]) -> tuple[float, float]:
+        """Nanoseconds to the second event and to the third, less what they take where there are no calls (of the second)."""
         begin, end, last = self._events
         self._ask("cuCtxSynchronize")
         self._ask("cuCtxResetPersistingL2Cache")
@@ -131,10 +135,7 @@ class CudaClock:
         self._ask("cuCtxSynchronize")
         self._ask("cuEventRecord", last, stream)
         self._ask("cuCtxSynchronize")
-        spent, whole = self._elapsed(begin, end), self._elapsed(begin, last)
-        if whole > (1 + _LATE_SHARE) * spent + _LATE_NANOSECONDS:
-            spent = whole
-        return spent - self._empty
+        return self._elapsed(begin, end) - self._empty, self._elapsed(begin, last) - self._empty
 
     def persisting_bytes(self) -> int:
         """How much of the L2 cache is set aside for persisting accesses."""

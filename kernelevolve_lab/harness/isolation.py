@@ -59,7 +59,8 @@ def _packages_below(root: str) -> list[str]:
     """The topmost folders there from which this process imports, so that it still can."""
     found: list[str] = []
     for path in sorted(os.path.realpath(path) for path in {*sys.path, sys.prefix, sys.base_prefix} if path):
-        if path.startswith(f"{root}/") and os.path.isdir(path) and not any(path.startswith(f"{other}/") or path == other for other in found):
+        inside = any(f"{path}/".startswith(f"{other}/") for other in found)
+        if path.startswith(f"{root}/") and os.path.isdir(path) and not inside:
             found.append(path)
     return found
 

@@ -266,7 +266,8 @@ def test_without_a_compiler_nothing_starts(store: Store, monkeypatch: pytest.Mon
     assert store.runs() == []
 
 
-def test_a_started_run_keeps_all_that_decides_it(store: Store) -> None:
+def test_a_started_run_keeps_all_that_decides_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "of-no-value")
     run = start(
         "rms_norm", proposer="chat", policy="greedy", max_candidates=3, max_seconds=60, seed=5, store=store, temperature=0.5, model="m",
         services=services(None, ScriptedProposer(improving)),
