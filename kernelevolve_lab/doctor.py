@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -27,7 +29,7 @@ class Check:
 
 def check_all() -> list[Check]:
     """Look at everything; no check raises, and none takes longer than a few seconds."""
-    checks = [_python(), *_libraries(), *_languages(), *_targets()]
+    checks = [_python(), *_libraries(), *_languages(), *_targets(), *_gpu()]
     for name, look in (("sandbox", _sandbox), ("store", _store), ("model endpoint", _endpoint), ("JupyterLab", _lab)):
         checks.append(_guarded(name, look))
     return checks
@@ -90,6 +92,41 @@ def _targets() -> list[Check]:
     if absent:
         found.append(Check("other targets", "absent", f"not in this machine: {', '.join(absent)}"))
     return found
+
+
+def _gpu() -> list[Check]:
+    """The NVIDIA cards, and what measures and profiles on them; one line where there is none."""
+    from kernelevolve_lab.targets import nvidia
+
+    cards = nvidia.devices()
+    if not cards:
+        return [
+            Check("NVIDIA GPU", "absent", nvidia.absence(), "kernels for one can be built and, in Triton, checked for correctness here")
+        ]
+    found = []
+    for card in cards:
+        clock = nvidia.state(card.index).get("clocks.sm")
+        told = f"{card.name}, {card.memory_bytes / 2**30:.0f} GiB, {card.arch}, driver {card.driver}, {clock} of {card.max_mhz} MHz"
+        found.append(Check(f"GPU {card.index}", "ok", told))
+    built = _torch_cuda()
+    if built:
+        found.append(Check("torch for CUDA", "ok", f"CUDA {built}"))
+    else:
+        found.append(Check("torch for CUDA", "missing", "this torch is built for the CPU", "install torch from its CUDA index"))
+    for name, serves in (("nvcc", "the language 'cuda'"), ("ncu", "hardware counters"), ("compute-sanitizer", "memory checks")):
+        path = shutil.which(name)
+        mend = f"part of the CUDA toolkit; needed for {serves} alone"
+        found.append(Check(name, "ok", path) if path else Check(name, "absent", "not on the PATH", mend))
+    return found
+
+
+def _torch_cuda() -> str:
+    """The CUDA version that torch was built for, read from its files: importing it takes seconds. Empty for a CPU build."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
+        text = Path(str(importlib.metadata.distribution("torch").locate_file("torch/version.py"))).read_text()
+        match = re.search(r"^cuda[^=]*= '([^']+)'", text, re.MULTILINE)
+        return match[1] if match else ""
+    return ""
 
 
 def _sandbox() -> Check:

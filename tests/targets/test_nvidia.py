@@ -150,3 +150,15 @@ def test_the_program_compiles_to_a_kernel_for_every_generation() -> None:
             assert compiled(kernel, moved, block, arch).asm["cubin"]
         chain = {"y": "*fp32", "a": "fp32", "b": "fp32", "n": "i32"}
         assert "fma.rn" in compiled(program.fma_kernel, chain, {**block, "UNROLL": 16}, arch).asm["ptx"]
+
+
+def test_the_doctor_tells_of_each_card(smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelevolve_lab import doctor
+
+    monkeypatch.setattr(nvidia, "state", lambda index: {"clocks.sm": 345})
+    smi(H200)
+    told = {check.name: check for check in doctor._gpu()}
+    assert "NVIDIA H200, 140 GiB, sm_90a, driver 580.159.04, 345 of 1980 MHz" in told["GPU 0"].found
+    assert {"torch for CUDA", "nvcc", "ncu", "compute-sanitizer"} <= set(told)
+    smi("", 9)
+    assert [check.state for check in doctor._gpu()] == ["absent"]
