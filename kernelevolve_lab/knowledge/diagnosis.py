@@ -201,14 +201,15 @@ def _against_parent(state: RunState, entry: Entry) -> list[str]:
         return [f"Its last change helped: from {change}."]
     if mine.high < its.low:
         return [f"Its last change hurt: from {change}; consider taking it back."]
-    return [f"Its last change made no measurable difference: {change}, within the intervals."]
+    return [f"Whether its last change helped is not settled: {change}, and the intervals overlap."]
 
 
 def _against_best(state: RunState, entry: Entry) -> list[str]:
     best = state.best
     if best is None or best.candidate.id == entry.candidate.id:
         return []
-    return [f"The best kernel of the run is {best.candidate.id} at {best.fitness:.3f}×; this one is at {entry.fitness:.3f}×."]
+    name = f"{best.candidate.id} ({best.candidate.title})" if best.candidate.title else best.candidate.id
+    return [f"The best kernel of the run is {name} at {best.fitness:.3f}×; this one is at {entry.fitness:.3f}×."]
 
 
 def _parent(state: RunState, entry: Entry) -> Entry | None:
