@@ -11,7 +11,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,16 @@ from kernelevolve_lab.harness.native import NativeWorker, build_host
 from kernelevolve_lab.harness.policy import policy_for
 from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote, ZygoteKeeper
-from kernelevolve_lab.harness.reference import Description, InputSet, Reference, ReferenceFailed, task_cache
+from kernelevolve_lab.harness.reference import InputSet, Reference, ReferenceFailed, task_cache
 from kernelevolve_lab.harness.session import Arenas, Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import time_baseline
 from kernelevolve_lab.harness.trial import Bench, Trial
 from kernelevolve_lab.harness.workers import CandidateFailed, Worker
+from kernelevolve_lab.harness.works import Works
 from kernelevolve_lab.languages.base import KERNELS, Build, Language, Workload
 from kernelevolve_lab.records import (
     Candidate,
-    Case,
     CaseResult,
     Diagnosis,
     Evaluation,
@@ -45,7 +44,6 @@ from kernelevolve_lab.records import (
     Profile,
     Ratio,
     TargetSpec,
-    TensorSpec,
     Verdict,
 )
 from kernelevolve_lab.records.events import BaselineCase
@@ -57,47 +55,6 @@ NOISY_WIDTH = 0.2
 
 class EvaluationCancelled(Exception):
     """`evaluate` stopped because its `cancelled` said so; there is no evaluation."""
-
-
-@dataclass
-class _Works:
-    """What runs while a judge is open."""
-
-    reference: Reference
-    description: Description
-    pool: InputPool
-    arenas: Arenas
-    zygote: ZygoteKeeper
-    arena_size: int
-    inputs: dict[str, tuple[TensorSpec, ...]]
-    baselines: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    evaluations: int = 0
-    degenerate: str = ""
-    not_compiled: str | None = None
-    autotuned: bool = False
-    _pools: dict[tuple[str, ...], InputPool] = field(default_factory=dict)
-
-    def constructed(self, names: tuple[str, ...], settings: JudgeSettings) -> _Works:
-        """These works with another pool of inputs: there the state of these names has the values that the constructor gave it."""
-        reference = self.reference.constructing(names)
-        if names not in self._pools:
-            self._pools[names] = InputPool(reference, self.description.cases, settings)
-        return replace(self, reference=reference, pool=self._pools[names])
-
-    @property
-    def visible(self) -> tuple[Case, ...]:
-        return tuple(case for case in self.description.cases if not case.held_out)
-
-    @property
-    def held_out(self) -> tuple[Case, ...]:
-        return tuple(case for case in self.description.cases if case.held_out)
-
-    def close(self) -> None:
-        self.zygote.close()
-        self.reference.close()
-        for pool in (self.pool, *self._pools.values()):
-            pool.close()
-        self.arenas.close()
 
 
 class Judge:
@@ -130,7 +87,7 @@ class Judge:
         self._rng = np.random.default_rng(seed)
         self._lock = MachineLock(self.cache / devices.lock_name(self.device))
         self._judging = threading.RLock()
-        self._works: _Works | None = None
+        self._works: Works | None = None
         self._closing = False
 
     def __enter__(self) -> Judge:
@@ -272,19 +229,19 @@ class Judge:
                     self._works = works = self._start(lambda text: None)
             raise AssertionError("unreachable")
 
-    def _opened(self) -> _Works:
+    def _opened(self) -> Works:
         if self._works is None:
             raise LabError("The judge is not open; call open() or use it in a with statement.")
         return self._works
 
-    def _start(self, progress: Callable[[str], None]) -> _Works:
+    def _start(self, progress: Callable[[str], None]) -> Works:
         cache = task_cache(self.cache, self.operator)
         reference = Reference(threads=self.threads, cache=cache, confined=self.confined, device=self.device)
         zygote = ZygoteKeeper(self._start_zygote)
         try:
             description = reference.open(self.operator, self.profile)
             pool = InputPool(reference, description.cases, self.settings)
-            works = _Works(reference, description, pool, Arenas(reference), zygote, 0, {})
+            works = Works(reference, description, pool, Arenas(reference), zygote, 0, {})
             if self.device != "cpu" or self.emulated:
                 zygote.start_ahead()  # every candidate will need it
             for case in description.cases:
@@ -305,7 +262,7 @@ class Judge:
         emulate = self.target if self.emulated else None
         return Zygote(self.device, threads=self.threads, confined=self.confined, emulate=emulate)
 
-    def _prove_gate(self, works: _Works, drawn: InputSet) -> None:
+    def _prove_gate(self, works: Works, drawn: InputSet) -> None:
         passing = [name for name, excess in drawn.trivial.items() if excess <= 1.0]
         if not passing:
             return
@@ -314,7 +271,7 @@ class Judge:
             raise BadInput(f"{text[0].upper()}{text[1:]}. Change its inputs or tighten its tolerance.")
         works.degenerate = text
 
-    def _compile(self, works: _Works) -> None:
+    def _compile(self, works: Works) -> None:
         if works.not_compiled is not None:
             return
         if not self.settings.compiled:
@@ -335,7 +292,7 @@ class Judge:
                 times.pop(COMPILED, None)
         works.not_compiled = f"torch.compile is no baseline here ({why})" if why else ""
 
-    def _autotune(self, works: _Works) -> None:
+    def _autotune(self, works: Works) -> None:
         """Compile the reference with torch.compile's longest search, as a third baseline of final rounds."""
         if works.autotuned or works.not_compiled:
             return
@@ -347,7 +304,7 @@ class Judge:
                     continue
                 works.baselines[case.name][AUTOTUNED] = time_baseline(works.reference, [drawn], AUTOTUNED)
 
-    def _trial(self, works: _Works, build: Build, language: Language, final: bool, cancelled: Callable[[], bool]) -> Trial:
+    def _trial(self, works: Works, build: Build, language: Language, final: bool, cancelled: Callable[[], bool]) -> Trial:
         bench = Bench(
             reference=works.reference,
             pool=works.pool,
@@ -368,7 +325,7 @@ class Judge:
         )
         return Trial(bench, lambda: self._session(works, build, language), final, cancelled)
 
-    def _works_for(self, works: _Works, build: Build, language: Language) -> _Works:
+    def _works_for(self, works: Works, build: Build, language: Language) -> Works:
         """The works with which that candidate is judged. A `ModelNew` that keeps some of the reference's state under names of its own gets
         it by KernelBench's rule alone, the seed before the constructor; so the reference must have those values, too."""
         if language.binding != "python" or not works.description.modules:
@@ -387,7 +344,7 @@ class Judge:
             session.close()
         return works.constructed(lacking, self.settings) if lacking else works
 
-    def _session(self, works: _Works, build: Build, language: Language) -> Session:
+    def _session(self, works: Works, build: Build, language: Language) -> Session:
         assert build.artifact is not None
         limits = {"threads": self.threads, "heap_bytes": self.settings.heap_bytes, "load_seconds": self.settings.load_seconds}
         worker: Worker

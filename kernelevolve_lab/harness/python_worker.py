@@ -221,8 +221,8 @@ class PythonWorker(PacketWorker):
             self._stand_alone()
         if self._steady:  # the judge looks at the time alone
             return visit
-        last = {call: index for index, call in enumerate(calls)}  # of calls that share a place the last one counts
-        wanted = [number for (_, pages), index in last.items() for number in (index, pages)]
+        last = {pages: index for index, (_, pages) in enumerate(calls)}  # of calls that share a place the last one counts
+        wanted = [number for pages, index in last.items() for number in (index, pages)]
         self._ask(COLLECT, 0, struct.pack(f"<{len(wanted)}I", *wanted), timeout=timeout)
         self._compare(calls)
         return visit
