@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from kernelevolve_lab.harness import isolation, module_spec, packets
+from kernelevolve_lab.harness import isolation, module_spec, numerics, packets
 from kernelevolve_lab.harness.candidate_module import load, model_entry
 from kernelevolve_lab.harness.trace import traced
 from kernelevolve_lab.languages import abi
@@ -416,8 +416,7 @@ def main() -> None:
 
         from kernelevolve_lab.harness import cuda_host  # noqa: F401
     traced(torch.neg, (torch.zeros(1),))  # the first trace imports much
-    for function in (torch.sqrt, torch.exp, torch.log, torch.sin, torch.cos, torch.tanh, torch.erf):
-        function(torch.ones(64))  # MKL's vector library sets itself up in its first call, which must not be made by two threads at once
+    numerics.set_vector_library_up()
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"torch": torch.__version__}).encode())

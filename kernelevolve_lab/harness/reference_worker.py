@@ -315,6 +315,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="The given buffer is not writable")
     channel, threads = Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2])
     torch.set_num_threads(threads)
+    numerics.set_vector_library_up()
     worker = Worker(threads, torch.device(sys.argv[3]))
     if worker.device.type == "cuda":
         from kernelevolve_lab.harness.cuda_clock import CudaClock
