@@ -5,9 +5,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.languages.base import Build
 from kernelevolve_lab.records import Diagnostic, Scalar
 
@@ -15,6 +18,41 @@ from kernelevolve_lab.records import Diagnostic, Scalar
 def address(*parts: str) -> str:
     """A name for what these texts, in this order, determine."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a compiler made: the files and folders to keep, none when it failed, and what it said. What is not `lasting` is not cached."""
+
+    contents: Sequence[Path]
+    messages: Sequence[Diagnostic]
+    metrics: Mapping[str, Scalar]
+    lasting: bool = True
+
+
+def encoded(source: str, language: str) -> bytes:
+    """The source as UTF-8; raises `BadInput` where it cannot be (a lone surrogate)."""
+    try:
+        return source.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"The {language} source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
+
+
+def through(place: Path, artifact_name: str, make: Callable[[Path], Made]) -> Build:
+    """The build that is kept at `place`; where there is none, what `make` makes in an empty folder, which is kept if it lasts."""
+    started = time.perf_counter()
+    cached = read(place, artifact_name)
+    if cached is not None:
+        return replace(cached, seconds=time.perf_counter() - started)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent, ignore_cleanup_errors=True) as folder:
+        made = make(Path(folder))
+        if not made.lasting:
+            return Build(None, tuple(made.messages), time.perf_counter() - started)
+        keep(place, made.contents, made.messages, made.metrics)
+    found = read(place, artifact_name)
+    assert found is not None
+    return replace(found, seconds=time.perf_counter() - started, cached=False)
 
 
 def read(place: Path, artifact_name: str) -> Build | None:

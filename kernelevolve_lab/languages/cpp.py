@@ -2,15 +2,11 @@
 
 import hashlib
 import shutil
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.languages import build_cache, diagnostics, static_metrics
 from kernelevolve_lab.languages.base import Build, Workload
 from kernelevolve_lab.languages.process import Sandbox, run
@@ -99,33 +95,20 @@ class Cpp:
         without a compiler and `BadInput` for text that is not UTF-8. `sandbox` confines the compiler, which reads untrusted text: with
         it `#include` and `.incbin` reach no more than the sandbox shows. Builds that ran out of time are not cached.
         """
-        started = time.perf_counter()
         compiler = find_compiler()
-        try:
-            encoded = source.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput(f"The C++ source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
-        place = cache / self.name / self.key(source, compiler, target)
-        found = build_cache.read(place, ARTIFACT_NAME)
-        if found is None:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as folder:
-                scratch = Path(folder)
-                (scratch / SOURCE_NAME).write_bytes(encoded)
-                shutil.copyfile(HEADER, scratch / HEADER.name)
-                command = [compiler.path, *self.flags(compiler, target), SOURCE_NAME, "-o", ARTIFACT_NAME]
-                outcome = run(command, scratch, timeout, sandbox)
-                messages = diagnostics.of_compiler(outcome, source, SOURCE_NAME, timeout)
-                ok = outcome.status == 0 and not outcome.timed_out and (scratch / ARTIFACT_NAME).is_file()
-                if outcome.timed_out:
-                    return Build(None, messages, time.perf_counter() - started)
-                artifact = scratch / ARTIFACT_NAME if ok else None
-                metrics = static_metrics.of_library(artifact, scratch, sandbox) if artifact is not None else {}
-                build_cache.keep(place, [artifact] if artifact is not None else [], messages, metrics)
-            found = build_cache.read(place, ARTIFACT_NAME)
-            assert found is not None
-            return replace(found, seconds=time.perf_counter() - started, cached=False)
-        return replace(found, seconds=time.perf_counter() - started)
+        text = build_cache.encoded(source, "C++")
+
+        def make(scratch: Path) -> build_cache.Made:
+            (scratch / SOURCE_NAME).write_bytes(text)
+            shutil.copyfile(HEADER, scratch / HEADER.name)
+            outcome = run([compiler.path, *self.flags(compiler, target), SOURCE_NAME, "-o", ARTIFACT_NAME], scratch, timeout, sandbox)
+            messages = diagnostics.of_compiler(outcome, source, SOURCE_NAME, timeout)
+            artifact = scratch / ARTIFACT_NAME
+            if outcome.status != 0 or outcome.timed_out or not artifact.is_file():
+                return build_cache.Made([], messages, {}, lasting=not outcome.timed_out)
+            return build_cache.Made([artifact], messages, static_metrics.of_library(artifact, scratch, sandbox))
+
+        return build_cache.through(cache / self.name / self.key(source, compiler, target), ARTIFACT_NAME, make)
 
     def guide(self) -> str:
         """What to know to write a C++ kernel here, as markdown."""

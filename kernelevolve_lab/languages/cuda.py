@@ -3,15 +3,12 @@
 import os
 import re
 import shutil
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from kernelevolve_lab.errors import BadInput, MissingTool
+from kernelevolve_lab.errors import MissingTool
 from kernelevolve_lab.languages import build_cache, cubin, diagnostics, gpu_metrics, occupancy
 from kernelevolve_lab.languages.base import Build, Workload
 from kernelevolve_lab.languages.nvcc import HOW, Nvcc, find_nvcc
@@ -85,38 +82,26 @@ class Cuda:
         A failed build is an ordinary outcome. Raises `MissingTool` without an nvcc that knows the target's architecture and `BadInput` for
         text that is not UTF-8. `sandbox` confines the compiler, which reads untrusted text. Builds that ran out of time are not cached.
         """
-        started = time.perf_counter()
         compiler = find_nvcc()
-        try:
-            encoded = source.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput(f"The CUDA source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
-        place = cache / self.name / self.key(source, compiler, target)
-        found = build_cache.read(place, ARTIFACT_NAME)
-        if found is not None:
-            return replace(found, seconds=time.perf_counter() - started)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent) as folder:
-            scratch = Path(folder)
-            (scratch / SOURCE_NAME).write_bytes(encoded)
+        text = build_cache.encoded(source, "CUDA")
+
+        def make(scratch: Path) -> build_cache.Made:
+            (scratch / SOURCE_NAME).write_bytes(text)
             shutil.copyfile(HEADER, scratch / HEADER.name)
             outcome = run([compiler.path, *self.flags(target), SOURCE_NAME, "-o", ARTIFACT_NAME], scratch, timeout, sandbox)
             if "Unsupported gpu architecture" in outcome.errors:
                 raise MissingTool(f"nvcc {compiler.version} does not know the architecture {target.arch} of {target.name}. {HOW}")
             messages = diagnostics.of_compiler(outcome, source, SOURCE_NAME, timeout)
-            if outcome.timed_out:
-                return Build(None, messages, time.perf_counter() - started)
-            artifact, metrics = scratch / ARTIFACT_NAME, {}
-            ok = outcome.status == 0 and artifact.is_file()
-            if ok:
-                machine = scratch / Path(SOURCE_NAME).with_suffix(".cubin")
-                names = _demangled(machine, target.arch, scratch, sandbox)
-                metrics = gpu_metrics.flat(_kernels(machine, names, target.arch, scratch, sandbox), {})
-                messages = (*messages, *_spills(outcome.errors, names))[: diagnostics.MAX_DIAGNOSTICS]
-            build_cache.keep(place, [artifact] if ok else [], messages, metrics)
-        found = build_cache.read(place, ARTIFACT_NAME)
-        assert found is not None
-        return replace(found, seconds=time.perf_counter() - started, cached=False)
+            artifact = scratch / ARTIFACT_NAME
+            if outcome.status != 0 or outcome.timed_out or not artifact.is_file():
+                return build_cache.Made([], messages, {}, lasting=not outcome.timed_out)
+            machine = scratch / Path(SOURCE_NAME).with_suffix(".cubin")
+            names = _demangled(machine, target.arch, scratch, sandbox)
+            metrics = gpu_metrics.flat(_kernels(machine, names, target.arch, scratch, sandbox), {})
+            messages = (*messages, *_spills(outcome.errors, names))[: diagnostics.MAX_DIAGNOSTICS]
+            return build_cache.Made([artifact], messages, metrics)
+
+        return build_cache.through(cache / self.name / self.key(source, compiler, target), ARTIFACT_NAME, make)
 
     def guide(self) -> str:
         """What to know to write a CUDA C++ kernel here, as markdown."""

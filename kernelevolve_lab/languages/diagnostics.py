@@ -4,6 +4,7 @@ g++, clang and LLVM print `file:line:column: severity: message`, nvcc's front en
 `tool severity : message`; those forms are read, for every version. What they print is made from the candidate, so it is untrusted text.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -90,3 +91,16 @@ def clean(message: str) -> str:
     """The message with absolute paths cut to their last part, and bounded in length."""
     message = _PATH.sub(lambda match: match[1], message).strip()
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
+
+
+def of_python(source: str) -> Diagnostic | None:
+    """Why the text is no Python module, or None."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        shown = (error.text or "").rstrip("\n")[:MAX_SOURCE_LINE]
+        message = clean(f"SyntaxError: {error.msg}")
+        return Diagnostic(severity="error", message=message, line=error.lineno or 0, column=error.offset or 0, source_line=shown)
+    except (ValueError, RecursionError, MemoryError) as error:
+        return Diagnostic(severity="error", message=clean(f"the module cannot be parsed: {error}"))
+    return None

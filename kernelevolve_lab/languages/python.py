@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.languages import build_cache, diagnostics
 from kernelevolve_lab.languages.base import Build, Workload
 from kernelevolve_lab.languages.process import Sandbox
 from kernelevolve_lab.records import Diagnostic, TargetSpec
@@ -52,10 +52,7 @@ class Python:
     ) -> Build:
         """Parse the module and see that it defines `kernel` or `ModelNew`; never runs it. Raises `BadInput` for text that is not UTF-8."""
         started = time.perf_counter()
-        try:
-            encoded = source.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput(f"The Python source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
+        encoded = build_cache.encoded(source, "Python")
         problem = check(source)
         if problem is not None:
             return Build(None, (problem,), time.perf_counter() - started)
@@ -75,15 +72,10 @@ class Python:
 
 def check(source: str) -> Diagnostic | None:
     """What keeps a text from being a candidate: a syntax error, or no entry."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        line = source.splitlines()[error.lineno - 1] if error.lineno and error.lineno <= len(source.splitlines()) else ""
-        return Diagnostic(
-            severity="error", message=f"syntax error: {error.msg}", line=error.lineno or 0, column=error.offset or 0, source_line=line
-        )
-    except (ValueError, RecursionError, MemoryError) as error:
-        return Diagnostic(severity="error", message=f"not a Python module: {error}")
+    wrong = diagnostics.of_python(source)
+    if wrong is not None:
+        return wrong
+    tree = ast.parse(source)
     if not any(name in ENTRIES for node in ast.walk(tree) for name in _bound(node)):
         return Diagnostic(severity="error", message="the module defines neither a function kernel(*inputs) nor a class ModelNew(nn.Module)")
     return None

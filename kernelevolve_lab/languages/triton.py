@@ -3,22 +3,18 @@
 The module is untrusted Python, so it is imported in a confined process of its own (`triton_ahead.py`), never in this one.
 """
 
-import ast
 import importlib.metadata
 import json
 import os
 import stat
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from kernelevolve_lab.errors import BadInput, MissingTool
+from kernelevolve_lab.errors import MissingTool
 from kernelevolve_lab.languages import absent_gpu, build_cache, cubin, diagnostics, gpu_metrics, occupancy
 from kernelevolve_lab.languages.base import KERNELS, Build, Workload
 from kernelevolve_lab.languages.process import Finished, Sandbox, run
@@ -69,56 +65,36 @@ class Triton:
         autotuned kernel is compiled; the build fails when none does. Raises `MissingTool` without Triton, `BadInput` for text that is not
         UTF-8. Builds that ran out of time are not cached.
         """
-        started = time.perf_counter()
         _version()
-        try:
-            encoded = source.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput(f"The Triton source is not UTF-8 text: {error.reason} at character {error.start}. Save it as UTF-8.") from error
-        place = cache / self.name / self.key(source, target, workloads)
-        found = build_cache.read(place, ARTIFACT_NAME)
-        if found is not None:
-            return replace(found, seconds=time.perf_counter() - started)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        wrong = syntax_error(source)
+        text = build_cache.encoded(source, "Triton")
+        wrong = diagnostics.of_python(source)
         if wrong is not None:
-            return Build(None, (wrong,), time.perf_counter() - started)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=place.parent, ignore_cleanup_errors=True) as folder:
+            return Build(None, (wrong,), 0.0)
+        place = cache / self.name / self.key(source, target, workloads)
+
+        def make(scratch: Path) -> build_cache.Made:
             # What the module can write to is apart from what is kept of its source.
-            work, artifact = Path(folder) / "work", Path(folder) / ARTIFACT_NAME
+            work, artifact = scratch / "work", scratch / ARTIFACT_NAME
             work.mkdir()
-            artifact.write_bytes(encoded)
-            (work / ARTIFACT_NAME).write_bytes(encoded)
+            artifact.write_bytes(text)
+            (work / ARTIFACT_NAME).write_bytes(text)
             (work / "request.json").write_text(json.dumps(_request(target, workloads, place / KERNELS, 0.8 * timeout)))
             outcome = run(_command(), work, timeout, sandbox, libraries=True)
             result = _result(work)
             messages, metrics = _read(result, outcome, source, target, timeout)
-            ok = not any(d.severity == "error" for d in messages)
             if outcome.timed_out or result is None:
-                return Build(None, messages, time.perf_counter() - started)
+                return build_cache.Made([], messages, {}, lasting=False)
+            if any(d.severity == "error" for d in messages):
+                return build_cache.Made([], messages, metrics)
             kernels = work / KERNELS
-            compiled = [kernels] if ok and kernels.is_dir() and not kernels.is_symlink() else []
-            build_cache.keep(place, [artifact, *compiled] if ok else [], messages, metrics)
-        found = build_cache.read(place, ARTIFACT_NAME)
-        assert found is not None
-        return replace(found, seconds=time.perf_counter() - started, cached=False)
+            compiled = [kernels] if kernels.is_dir() and not kernels.is_symlink() else []
+            return build_cache.Made([artifact, *compiled], messages, metrics)
+
+        return build_cache.through(place, ARTIFACT_NAME, make)
 
     def guide(self) -> str:
         """What to know to write a Triton kernel here, as markdown."""
         return (HERE / "guide_triton.md").read_text()
-
-
-def syntax_error(source: str) -> Diagnostic | None:
-    """Why the text is no Python module, or None."""
-    try:
-        ast.parse(source)
-    except SyntaxError as error:
-        shown = (error.text or "").rstrip("\n")[: diagnostics.MAX_SOURCE_LINE]
-        message = diagnostics.clean(f"SyntaxError: {error.msg}")
-        return Diagnostic(severity="error", message=message, line=error.lineno or 0, column=error.offset or 0, source_line=shown)
-    except (ValueError, RecursionError, MemoryError) as error:
-        return Diagnostic(severity="error", message=diagnostics.clean(f"the module cannot be parsed: {error}"))
-    return None
 
 
 @cache

@@ -56,7 +56,7 @@ def test_what_a_call_does_wrong_is_said_in_a_sentence(python_judge: Judge, body:
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [("def kernel(x, y)\n", "syntax error"), ("x = 1\n", "neither a function kernel"), ("def kernel(x, y:\n    pass", "syntax error")],
+    [("def kernel(x, y)\n", "SyntaxError"), ("x = 1\n", "neither a function kernel"), ("def kernel(x, y:\n    pass", "SyntaxError")],
 )
 def test_what_is_no_candidate_is_a_failed_build(python_judge: Judge, source: str, reason: str):
     found = judged(python_judge, source)
