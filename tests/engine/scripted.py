@@ -33,6 +33,7 @@ from kernelevolve_lab.records.events import BaselineCase
 from kernelevolve_lab.records.run import Budget
 from kernelevolve_lab.store import Store
 
+PATIENCE = 30
 TARGET = TargetSpec(name="cpu", title="Scripted CPU", vendor="cpu", arch="none", units=2)
 CASE = Case(name="only", sizes={"n": 8})
 OPERATOR = Operator(
@@ -178,3 +179,17 @@ def begin(
     handle = RunHandle(store, run, services(judge, proposer, policy))
     handle._drive()
     return handle
+
+
+def until(true: Callable[[], object]) -> object:
+    """Wait for something to become true; return it."""
+    ends = time.monotonic() + PATIENCE
+    while time.monotonic() < ends:
+        if found := true():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it never happened")
+
+
+def kinds(handle: RunHandle) -> list[str]:
+    return [item.event.kind for item in handle.events()]
