@@ -159,3 +159,50 @@ def test_mcts_follows_a_lineage_thousands_deep() -> None:
 def test_the_policies_are_registered() -> None:
     for policy in POLICIES:
         assert registry.load("policies", policy.name)().name == policy.name
+
+
+def unsure(state: RunState, width: float) -> RunState:
+    """The same run, with intervals that reach by that factor to both sides."""
+
+    def blurred(evaluation: Evaluation | None) -> Evaluation | None:
+        if evaluation is None or evaluation.speedup is None:
+            return evaluation
+        ratio = evaluation.speedup
+        wide = ratio.model_copy(update={"low": ratio.value / width, "high": ratio.value * width})
+        return evaluation.model_copy(update={"speedup": wide})
+
+    return replace(state, entries={id: replace(entry, evaluation=blurred(entry.evaluation)) for id, entry in state.entries.items()})
+
+
+@pytest.mark.parametrize("policy", [Greedy(), Evolutionary()], ids=lambda policy: policy.name)
+def test_a_parent_that_its_child_clearly_beats_is_not_expanded_again(policy) -> None:
+    """A line of ever better candidates beside two drafts that nobody improved."""
+    state = grown([5.0, 4.0, 3.0, 6.0, 7.0, 8.0], [[], [], [], [0], [3], [4]])
+    first, *drafts, second, third, last = state.entries
+    counts = chosen(policy, state)
+    assert not counts[first] + counts[second] + counts[third]
+    assert counts[last] > max(counts[id] for id in drafts)
+    assert counts[drafts[0]], "the runner-up, who has no better child"
+
+
+def test_evolution_keeps_a_parent_whose_child_is_not_clearly_better_but_less_often() -> None:
+    speeds, parents = [5.0, 4.9, 5.1], [[], [], [1]]
+    alone, with_child = grown([5.0, 4.9, 5.1], [[], [], []]), unsure(grown(speeds, parents), 1.2)
+    second = list(alone.entries)[1]
+    counts = chosen(Evolutionary(), with_child)
+    assert 0 < counts[second] < chosen(Evolutionary(), unsure(alone, 1.2))[second]
+
+
+@each_policy
+def test_a_pinned_candidate_is_expanded_though_its_child_beats_it(policy) -> None:
+    state = grown([1.0, 9.0], [[], [0]], pinned={0})
+    assert chosen(policy, state)[next(iter(state.entries))] > 100
+
+
+def test_no_candidate_is_crossed_with_its_own_ancestor() -> None:
+    state = unsure(grown([2.0, 2.1, 2.2, 2.05], [[], [0], [1], []]), 1.5)
+    for seed in range(400):
+        choice = Evolutionary().choose(state, random.Random(seed), 0)
+        if len(choice.parents) == 2:
+            first, second = choice.parents
+            assert second not in {entry.id for entry in state.lineage(first)}

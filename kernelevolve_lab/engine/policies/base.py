@@ -60,6 +60,33 @@ def stagnation(state: RunState) -> int:
     return min(STAGNATION_MOST, max(STAGNATION_LEAST, (state.budget.candidates or 4 * STAGNATION_MOST) // 4))
 
 
+def beaten(entries: tuple[Entry, ...]) -> dict[str, Entry]:
+    """Those of `entries` that a child of theirs among `entries` beats, by id, each with its best such child.
+
+    `entries` stand best first. Ranks alone would go on choosing such a parent, since it stands right behind the child that replaced it.
+    """
+    rank = {entry.id: place for place, entry in enumerate(entries)}
+    found: dict[str, Entry] = {}
+    for child in entries:  # best first, so the first child that is found is the best
+        for parent in child.candidate.parents:
+            if parent in rank and rank[child.id] < rank[parent] and not child.evaluation.wrong_elsewhere:
+                found.setdefault(parent, child)
+    return found
+
+
+def clearly(better: Entry, worse: Entry) -> bool:
+    """Whether the whole interval of one candidate's speedup lies above the other's."""
+    one, other = better.evaluation.speedup, worse.evaluation.speedup
+    return one is not None and other is not None and one.low > other.high
+
+
+def unbeaten(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """`entries`, best first, without those that a child clearly beats: what one would make of them is better made of that child. The first
+    always remains, and so does what a person pinned."""
+    children = beaten(entries)
+    return tuple(entry for entry in entries if entry.pinned or entry.id not in children or not clearly(children[entry.id], entry))
+
+
 def pinned(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """Those that a person pinned."""
     return tuple(entry for entry in entries if entry.pinned)
