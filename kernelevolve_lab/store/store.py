@@ -183,12 +183,6 @@ class Store:
         except (ValueError, KeyError) as error:
             raise StoreError(f"The store holds a damaged event in run {run}: {str(error).splitlines()[0]}") from error
 
-    def read_stored(self, run: str) -> Iterator[tuple[int, float, str]]:
-        """Sequence number, time and stored text of every event, for export."""
-        query = select(EVENTS.c.seq, EVENTS.c.time, EVENTS.c.payload).where(EVENTS.c.run == run).order_by(EVENTS.c.seq)
-        with self._reading() as connection:
-            yield from (tuple(row) for row in connection.execute(query))
-
     def state(self, run: str) -> RunState:
         """The run as it stands; only the events since the last call are read."""
         with self._folds_lock:

@@ -1,7 +1,10 @@
 """Runs as files: there and back, and files that mean harm."""
 
 import json
-import zipfile
+import lzma
+import random
+import string
+import zlib
 from pathlib import Path
 
 import pytest
@@ -51,72 +54,96 @@ def test_a_folder_and_a_path_that_cannot_be_written(store: Store, run: str, tmp_
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".kevrun")]
 
 
-def rewritten(path: Path, change: dict[str, bytes | None]) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()} | change
-    out = path.with_name("changed.kevrun")
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            if data is not None:
-                archive.writestr(name, data)
-    return out
+def written(path: Path, lines: list[bytes], **how: object) -> Path:
+    """A file that holds these lines, in the way in which a bundle does."""
+    path.write_bytes(lzma.compress(b"".join(line + b"\n" for line in lines), **how))
+    return path
 
 
-def test_files_that_are_no_runs_get_a_sentence(store: Store, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_no_runs_get_a_sentence(store: Store, run: str, tmp_path: Path) -> None:
     path = bundle.export_run(store, run, tmp_path / "mine")
-    with zipfile.ZipFile(path) as archive:
-        lines = archive.read("events.jsonl").splitlines()
-        blob = next(name for name in archive.namelist() if name.startswith("blobs/"))
-    (tmp_path / "text.kevrun").write_text("hello")
-    (tmp_path / "cut.kevrun").write_bytes(path.read_bytes()[:-200])
-    odd = json.loads(lines[1])
-    cases = {
-        "no zip archive": tmp_path / "text.kevrun",
-        "no zip archive, or a damaged": tmp_path / "cut.kevrun",
-        "cannot be read": tmp_path / "nowhere.kevrun",
+    packed = path.read_bytes()
+    header, *lines = lzma.decompress(packed).splitlines()
+    files = {
+        "text": (b"hello, world\n" * 9, "no xz file"),
+        "zip": (b"PK\x03\x04" + bytes(100), "no xz file"),
+        "empty": (b"", "it is cut off"),
+        "cut": (packed[:-20], "it is cut off"),
+        "changed": (packed[:200] + bytes([packed[200] ^ 1]) + packed[201:], "a damaged one"),
+        "longer": (packed + b"x", "something follows its end"),
+        "twice": (packed + packed, "something follows its end"),
+        "without an end": (lzma.compress(header + b"\n" + lines[0]), "its last line has no end"),
     }
-    for sentence, file in cases.items():
+    for name, (data, sentence) in files.items():
+        (tmp_path / name).write_bytes(data)
         with pytest.raises(BadInput, match=sentence):
-            bundle.read_run(file)
-    changes = {
-        "run.json is missing": {"run.json": None},
-        "newer version": {"run.json": b'{"format": 2, "run": "x"}'},
-        "its header says": {"run.json": b'{"format": 1, "run": "../../etc"}'},
-        "it has 0 events": {"events.jsonl": b""},
-        "event 2 is missing": {"events.jsonl": lines[0] + b"\n" + lines[2]},
-        "event 2 is not one": {"events.jsonl": lines[0] + b"\n" + b'{"seq": 2, "time": 1, "event": {"kind": "explode"}}'},
-        "event 1 is not one": {"events.jsonl": b"[" * 100_000},
-        "its first event does not start": {"events.jsonl": b'{"seq": 1, "time": 1, "event": {"kind": "noted", "text": "x"}}'},
-        "is missing": {blob: None},
-        "was changed": {blob: b"int evil;"},
-        "no digest": {
-            "events.jsonl": lines[0] + b"\n" + json.dumps(odd | {"event": odd["event"] | {"prompt": {"$blob": "../../x"}}}).encode()
-        },
+            bundle.read_run(tmp_path / name)
+    with pytest.raises(BadInput, match="cannot be read"):
+        bundle.read_run(tmp_path / "nowhere.kevrun")
+    contents = {
+        "its header says": [b"", *lines],
+        "newer version": [b'{"format": 3, "run": "x"}', *lines],
+        "should match pattern": [b'{"format": 2, "run": "../../etc"}', *lines],
+        "it has no events": [header],
+        "event 2 is missing": [header, lines[0], lines[2]],
+        "event 2 is not one": [header, lines[0], b'{"seq": 2, "time": 1, "event": {"kind": "explode"}}'],
+        "event 3 is not one": [header, *lines[:2], lines[2].replace(b'"time"', b'"pickle":"gASV","time"')],
+        "event 1 is not one": [header, b"[" * 100_000],
+        "its first event does not start": [header, b'{"seq": 1, "time": 1, "event": {"kind": "noted", "text": "x"}}'],
     }
-    for sentence, change in changes.items():
+    for sentence, changed in contents.items():
         with pytest.raises(BadInput, match=sentence) as raised:
-            bundle.read_run(rewritten(path, change))
+            bundle.read_run(written(tmp_path / "changed.kevrun", changed))
         assert "\n" not in str(raised.value)
-    monkeypatch.setattr(bundle, "LARGEST_BUNDLE", 1 << 20)
-    with pytest.raises(BadInput, match="would unpack to more than 1 MiB"):
-        bundle.read_run(rewritten(path, {"bomb": b"\0" * (2 << 20)}))
     assert store.runs()[0].id == run and len(store.runs()) == 1
 
 
-def test_what_is_not_part_of_a_run_is_not_looked_at(store: Store, run: str, tmp_path: Path) -> None:
-    path = rewritten(bundle.export_run(store, run, tmp_path / "mine"), {"../../evil.py": b"x", "/etc/passwd": b"y", "evil.pkl": b"z"})
-    assert len(bundle.read_run(path)) == 3
-    assert sorted(item.name for item in tmp_path.iterdir() if item.suffix == ".kevrun") == ["changed.kevrun", "mine.kevrun"]
+def test_what_is_too_large_is_not_unpacked(store: Store, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header, *lines = lzma.decompress(bundle.export_run(store, run, tmp_path / "mine").read_bytes()).splitlines()
+    bomb = [header, *lines, *[b'{"seq": 4, "time": 1, "event": {"kind": "noted", "text": "' + b"x" * (1 << 20) + b'"}}'] * 8]
+    small = written(tmp_path / "bomb.kevrun", bomb)
+    assert small.stat().st_size < 1 << 16
+    bounds = {
+        "LARGEST_BUNDLE": (2 << 20, "would unpack to more than 2 MiB"),
+        "LONGEST_LINE": (1 << 20, "one of its lines is too long"),
+        "MOST_EVENTS": (2, "more than 2 events"),
+    }
+    for name, (bound, sentence) in bounds.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(bundle, name, bound)
+            with pytest.raises(BadInput, match=sentence):
+                bundle.read_run(small)
+    with pytest.raises(BadInput, match="too large for one file"), monkeypatch.context() as patch:
+        patch.setattr(bundle, "LONGEST_LINE", 1000)
+        bundle.export_run(store, run, tmp_path / "other")
 
 
-def test_a_directory_that_lies_about_sizes_is_not_believed(store: Store, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = rewritten(bundle.export_run(store, run, tmp_path / "mine"), {"run.json": b" " * (2 << 20) + b"{}"})
-    data = bytearray(path.read_bytes())
-    size = (2 << 20) + 2
-    where = [n for n in range(len(data) - 4) if int.from_bytes(data[n : n + 4], "little") == size]
-    assert where
-    for n in where:
-        data[n : n + 4] = (50).to_bytes(4, "little")
-    path.write_bytes(bytes(data))
-    with pytest.raises(BadInput):
-        bundle.read_run(path)
+def test_a_file_cannot_ask_for_memory(tmp_path: Path) -> None:
+    """How far back the packed data may reach, which is what unpacking takes, is a byte in the header of xz's first block."""
+    packed = bytearray(lzma.compress(b"hello", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 16}]))
+    end = 12 + 4 * (packed[12] + 1)
+    assert packed[16] == 8, "the byte that stands for 64 KiB"
+    packed[16] = 36  # 1 GiB
+    packed[end - 4 : end] = zlib.crc32(packed[12 : end - 4]).to_bytes(4, "little")
+    assert lzma.decompress(packed) == b"hello"
+    (tmp_path / "greedy.kevrun").write_bytes(packed)
+    with pytest.raises(BadInput, match="no xz file"):
+        bundle.read_run(tmp_path / "greedy.kevrun")
+
+
+def test_a_log_makes_the_same_file_each_time_and_texts_alike_take_no_room(store: Store, tmp_path: Path) -> None:
+    """A prompt is mostly the one before, and is written down as it is read and as it is sent; kernels are much like their parents."""
+    run, draw = store.create_run(CONFIG, "RMSNorm"), random.Random(1)
+    words = ["".join(draw.choices(string.ascii_lowercase, k=8)) for _ in range(4000)]
+    for index in range(20):
+        words[draw.randrange(4000)] = f"new{index}"
+        prompt = " ".join(words)
+        sent = json.dumps({"role": "user", "content": prompt})
+        store.append(run, events.ModelReplied(index=index, model="m", messages=(sent,), reply=json.dumps({"content": "x"})))
+        made = Candidate(language="cpp", source=f"int number = {index};\n" + prompt)
+        store.append(run, events.CandidateProposed(candidate=made, prompt=prompt, index=index))
+    one, two = bundle.export_run(store, run, tmp_path / "one"), bundle.export_run(store, run, tmp_path / "two")
+    assert one.read_bytes() == two.read_bytes()
+    alone = len(lzma.compress(" ".join(words).encode()))
+    assert one.stat().st_size < 1.5 * alone
+    assert [item.event for item in bundle.read_run(one)] == [item.event for item in store.read(run)]

@@ -387,5 +387,6 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_events_are_plain_json(store: Store) -> None:
     run = store.create_run(CONFIG, "a")
     store.append(run, events.Noted(text="Grüße"))
-    for _, _, text in store.read_stored(run):
-        assert json.loads(text)["kind"] in ("run_started", "noted")
+    with sqlite3.connect(store.url.removeprefix("sqlite:///")) as raw:
+        texts = [payload for (payload,) in raw.execute("select payload from events order by seq")]
+    assert [json.loads(text)["kind"] for text in texts] == ["run_started", "noted"] and "Grüße" in texts[1]
