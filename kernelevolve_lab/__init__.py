@@ -50,5 +50,12 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext kernelevolve_lab`: the cell magic `%%kernel` (see `widgets.magic`)."""
+    from kernelevolve_lab.widgets.magic import register
+
+    register(shell)
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import difflib
+import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 BUNDLE_SUFFIX = ".kevrun"
+_here: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 class Run(RunHandle):
@@ -34,6 +37,10 @@ class Run(RunHandle):
     Displaying it in a notebook gives the live view; `await run` waits for its end without blocking; `run.wait()` blocks. Steer it with
     `reject`, `pin`, `hint`, `enqueue`, `branch`, `appeal`, `overrule`, `pause`, `resume`, `stop` and `extend`.
     """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        _here.add(self)
 
     def leaderboard(self) -> pd.DataFrame:
         """All candidates, best first: one row each, speedups with their 95 % intervals, evidence in a column of its own."""
@@ -69,20 +76,36 @@ class Run(RunHandle):
     def prompt(self, parent: str | None = None) -> str:
         """What a model would be asked now, to be copied into any chat: the next version of `parent`, or a first version without one. Paste
         the answer back with `reply`."""
-        from kernelevolve_lab.operators.loading import load
         from kernelevolve_lab.proposers.chat import by_hand
 
         parents = (self.candidate(parent).id,) if parent else ()
-        made = by_hand.prompt(self.state, load(self.state.config.operator), parents)
+        self._refuse_foreign_code()
+        state = self.state
+        made = by_hand.prompt(state, self._services.load_operator(state.config), parents)
         return f"{made.system}\n\n{made.user}\n"
 
-    def reply(self, text: str, parent: str | None = None) -> str:
-        """Have the kernel in a model's answer judged next (a whole source, or edits of `parent`); returns its candidate id."""
+    def reply(self, text: str, parent: str | None = None, prompt: str = "") -> str:
+        """Have the kernel in a model's answer judged next (a whole source, or edits of `parent`); returns its candidate id. The answer is
+        kept with the candidate, and so is the `prompt` that it answers. Raises `LabError` with what is wrong with it."""
         from kernelevolve_lab.proposers.chat import by_hand
 
         parents = (self.candidate(parent).id,) if parent else ()
         parsed = by_hand.read(text, self.state, parents)
-        return self.enqueue(parsed.source, title=parsed.title or "pasted reply", parents=parents)
+        return self.enqueue(
+            parsed.source, title=parsed.title or "pasted reply", parents=parents, notes=parsed.notes, prompt=prompt, reply=text
+        )
+
+    def suggested_parent(self) -> str | None:
+        """The candidate that a person who writes by hand had better build on next, None for a first version: what somebody asked to branch
+        from, else what the run's policy chooses once there is one draft."""
+        state = self.state
+        for request in state.pending_requests:
+            named = getattr(request.command, "candidate", "") if request.command.command == "branch" else ""
+            if named in state.entries and not state.entries[named].banned:
+                return named
+        policy = registry.load("policies", state.config.policy)()
+        choice = policy.choose(state, random.Random(f"{state.config.seed}/{len(state.entries)}"), 1)
+        return next(iter(choice.parents), None)
 
     def save(self, path: str | Path) -> Path:
         """Write the whole run to one file, which `kel.open` reads on any machine."""
@@ -221,6 +244,26 @@ def open_run(run: str | Path, store: Store | str | None = None) -> Run:
 
         return Run(opened, import_run(opened, Path(run)))
     return Run(opened, str(run))
+
+
+def newest() -> Run | None:
+    """Of the runs that this process knows and that go on, the one that was begun last."""
+    going = [run for run in _here if run.status in ("running", "paused")]
+    return max(going, key=lambda run: run.state.started_at, default=None)
+
+
+def language_for(source: str, target: str) -> str:
+    """The language that a source seems to be in, of those that serve the target: a compiled one where it says `extern "C"`, else a Python
+    one; of several the one that the source names (`import triton`)."""
+    from kernelevolve_lab.targets import resolve
+
+    spec, binding = resolve(target), "native" if 'extern "C"' in source else "python"
+    known = {name: registry.load("languages", name) for name in registry.names("languages")}
+    serving = [name for name, language in known.items() if language.supports(spec) and language.binding == binding]
+    if not serving:
+        kind = "C++" if binding == "native" else "Python"
+        raise BadInput(f"The kernel is {kind} by its looks, and no such language serves {spec.title}; name its language.")
+    return min(serving, key=lambda name: (name not in source, known[name].emulated))
 
 
 def recordings() -> dict[str, Path]:

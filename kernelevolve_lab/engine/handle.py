@@ -146,8 +146,19 @@ class RunHandle:
             raise BadInput("The hint is empty.")
         self._steer(Hint(text=_text(text)))
 
-    def enqueue(self, source: str, language: str | None = None, title: str = "", parents: tuple[str, ...] = ()) -> str:
-        """Have a source of one's own judged next; return its candidate id."""
+    def enqueue(
+        self,
+        source: str,
+        language: str | None = None,
+        title: str = "",
+        parents: tuple[str, ...] = (),
+        *,
+        notes: str = "",
+        prompt: str = "",
+        reply: str = "",
+    ) -> str:
+        """Have a source of one's own judged next; return its candidate id. `notes` say what it is about; `prompt` and `reply` are kept with
+        it where a model wrote it by hand of a person."""
         language = language or self.state.config.language
         if language not in registry.names("languages"):
             raise UnknownName(registry.unknown("languages", language))
@@ -157,7 +168,17 @@ class RunHandle:
             raise BadInput(f"The source is too long: {len(source)} characters, at most {LONGEST_SOURCE} can be judged.")
         self._needs_driver("judge it")
         known = tuple(self.candidate(parent).id for parent in parents)
-        self._steer(Enqueue(source=_text(source, len(source)), language=language, title=_text(title), parents=known))
+        self._steer(
+            Enqueue(
+                source=_text(source, len(source)),
+                language=language,
+                title=_text(title),
+                parents=known,
+                notes=_text(notes),
+                prompt=_text(prompt, LONGEST_SOURCE),
+                reply=_text(reply, LONGEST_SOURCE),
+            )
+        )
         return candidate_id(language, source)
 
     def branch(self, candidate: str) -> None:

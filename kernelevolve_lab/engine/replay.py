@@ -27,6 +27,7 @@ class Replay(RunHandle):
 
     def __init__(self, recorded: RunHandle, speed: float = 8.0) -> None:
         self.store, self.id = recorded.store, recorded.id
+        self._services = recorded._services
         self._driver = None
         self._lock = threading.Lock()
         self._log = [_labelled(logged) for logged in recorded.events()]

@@ -78,14 +78,19 @@ class Steering:
     def _enqueue(self, state: RunState, command: Enqueue) -> tuple[list[Event], str]:
         known = tuple(p for p in command.parents if p in state.entries and not state.entries[p].banned)
         try:
-            candidate = Candidate(language=command.language, source=command.source, parents=known, title=command.title)
+            candidate = Candidate(language=command.language, source=command.source, parents=known, title=command.title, notes=command.notes)
         except (ValueError, LabError) as error:
             return [], f"That source cannot be judged: {error}"
         if candidate.id in state.entries:
             return [], f"That source is in this run already, as {candidate.id}."
-        return [
-            CandidateProposed(candidate=candidate, generation=generation(state, known))
-        ], f"Taken in as {candidate.id}; it is judged next."
+        proposed = CandidateProposed(candidate=candidate, generation=generation(state, known), prompt=command.prompt, reply=command.reply)
+        return [proposed, *_branched(state, candidate)], f"Taken in as {candidate.id}; it is judged next."
+
+
+def _branched(state: RunState, candidate: Candidate) -> list[SteeringApplied]:
+    """That what people asked to be expanded was expanded by a person."""
+    asked = [r for r in state.pending_requests if isinstance(r.command, Branch) and r.command.candidate in candidate.parents]
+    return [SteeringApplied(request=r.seq, note=f"{candidate.id} was made from {r.command.candidate} by hand.") for r in asked]
 
 
 def _outlived(request: Request, pending: tuple[Request, ...]) -> bool:

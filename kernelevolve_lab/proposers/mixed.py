@@ -11,6 +11,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
+from typing import Literal
+
+from pydantic import BaseModel, Field, create_model
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
@@ -42,7 +45,16 @@ def _check(options: Mapping[str, object]) -> None:
     registry.load("proposers", "chat").check({name: value for name, value in options.items() if name != "model_share"})
 
 
+def _settings() -> type[BaseModel]:
+    """Those of `chat` but for what is settled here, and the share."""
+    share = (float, Field(MODEL_SHARE, ge=0, le=1))
+    return create_model(
+        "MixedSettings", __base__=registry.load("proposers", "chat").settings(), tunable=(Literal[True], True), model_share=share
+    )
+
+
 create.check = _check
+create.settings = _settings
 
 
 class Mixed:

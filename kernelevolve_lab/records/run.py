@@ -60,13 +60,16 @@ class Hint(Record):
 
 
 class Enqueue(Record):
-    """A person's own source, judged before anything else."""
+    """A person's own source, judged before anything else; `prompt` and `reply` are what a model was sent and said, where one wrote it."""
 
     command: Literal["enqueue"] = "enqueue"
     source: str
     language: str
     title: str = ""
     parents: tuple[str, ...] = ()
+    notes: str = ""
+    prompt: str = ""
+    reply: str = ""
 
 
 class Branch(Record):

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anywidget
 import traitlets
@@ -26,35 +26,17 @@ from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput, LabError
 from kernelevolve_lab.records.run_state import RunState, Status
 from kernelevolve_lab.rendering import report
-from kernelevolve_lab.widgets import assets, inspector
+from kernelevolve_lab.widgets import assets, commands, inspector
+from kernelevolve_lab.widgets.commands import Handle
+from kernelevolve_lab.widgets.desk import Sheet, desk_of
 from kernelevolve_lab.widgets.feed import Feed
 from kernelevolve_lab.widgets.pump import PERIOD, Pump
 
-PANELS = ("header", "leaderboard", "charts", "inspector", "steering", "log")
+PANELS = ("header", "hand", "leaderboard", "charts", "inspector", "steering", "log")
 IDLE_PERIOD = 1.0
 UNHEARD_FIRST, UNHEARD_SLOWEST = 0.5, 16.0
 WRITING_PERIOD, WRITING_REQUESTS, WRITING_CHARACTERS = 0.5, 6, 400
 _log = logging.getLogger(__name__)
-
-
-class Handle(Protocol):
-    """What a view needs of a run: its state and the commands that steer it (`engine.handle.RunHandle` has them)."""
-
-    @property
-    def state(self) -> RunState: ...
-    @property
-    def status(self) -> str: ...
-    def reject(self, candidate: str, reason: str) -> Any: ...
-    def pin(self, candidate: str, pinned: bool = True) -> Any: ...
-    def hint(self, text: str) -> Any: ...
-    def enqueue(self, source: str, language: str | None = None, title: str = "", parents: tuple[str, ...] = ()) -> Any: ...
-    def branch(self, candidate: str) -> Any: ...
-    def appeal(self, candidate: str, reason: str) -> Any: ...
-    def overrule(self, candidate: str, flag: str, reason: str) -> Any: ...
-    def pause(self) -> Any: ...
-    def resume(self) -> Any: ...
-    def stop(self) -> Any: ...
-    def extend(self, candidates: int = 0, seconds: float = 0.0, cost: float = 0.0) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -105,6 +87,7 @@ class RunView(anywidget.AnyWidget):
         self._standing = ""
         self._writing: tuple[Any, ...] = ()
         self._write_again = 0.0
+        self._sheet: Sheet | None = None
         self._pump = Pump(self, type(self)._tick, period)
         this = weakref.ref(self)
         self.on_msg(lambda _, content, __: (view := this()) is not None and view._receive(content))
@@ -150,6 +133,7 @@ class RunView(anywidget.AnyWidget):
             if whole or (self._known and (self._view_count != 0 or self._unheard_until)):
                 self._tell(state, whole)
                 self._tell_writing(whole)
+                self._tell_desk(state, whole)
             self._keep_report(state)
             self._pump.base = self._period if state.status in (Status.RUNNING, Status.PAUSED) else max(self._period, IDLE_PERIOD)
             self._stale = ""
@@ -185,6 +169,44 @@ class RunView(anywidget.AnyWidget):
         items = [asdict(reply) | {"text": reply.text[-WRITING_CHARACTERS:]} for reply in shown]
         self.send({"t": "writing", "items": items, "more": len(writing) - len(items)})
         self._writing, self._write_again = writing, time.monotonic() + WRITING_PERIOD
+
+    def _tell_desk(self, state: RunState, whole: bool) -> None:
+        """What lies on the desk of a run that a person writes for; the prompt is told only where it is new, the draft only to a view that
+        has just appeared."""
+        desk = desk_of(self._handle, state)
+        if desk is None:
+            if self._sheet is not None:
+                self._sheet = None
+                self.send({"t": "desk", "on": False})
+            return
+        desk.look(self._handle, state)
+        sheet, last = desk.sheet, None if whole else self._sheet
+        if sheet is last:
+            return
+        told = {"t": "desk", "on": True, **asdict(sheet)}
+        if last is not None and last.prompt == sheet.prompt:
+            del told["prompt"]
+        if last is None:
+            told["draft"] = desk.draft
+        self._sheet = sheet
+        self.send(told)
+
+    def _at_desk(self, asked: dict) -> dict | None:
+        """What a person does at the desk."""
+        desk = desk_of(self._handle, self.state)
+        if desk is None:
+            raise BadInput("Nobody writes by hand for this run.")
+        match asked:
+            case {"act": "write", "text": str(text)}:
+                desk.draft = text
+            case {"act": "begin"}:
+                desk.begin()
+            case {"act": "compose"}:
+                desk.compose(self._handle, asked.get("parent"))
+            case {"act": "submit", "text": str(text)}:
+                run = self._handle
+                return self._later(asked, lambda: Done(asked.get("ticket"), {"taken": desk.submit(run, text)}))
+        return {}
 
     def _exports(self) -> list[str]:
         """The formats that the shown run can be exported in."""
@@ -261,8 +283,10 @@ class RunView(anywidget.AnyWidget):
                 return {"source": entry.candidate.source if entry else "", "language": entry.candidate.language if entry else ""}
             case {"t": "export", "id": str(candidate), "format": str(form), "folder": str(folder)}:
                 return self._later(asked, lambda: Done(asked.get("ticket"), self._write(candidate, form, folder)))
+            case {"t": "desk"}:
+                return self._at_desk(asked)
             case {"t": "command", "verb": str(verb)}:
-                return {"text": self._command(verb, asked)}
+                return {"text": commands.give(self._handle, verb, asked)}
         return {"ok": False, "text": f"The view was asked for something it does not know: {asked.get('t')}."}
 
     def _write(self, candidate: str, form: str, folder: str) -> dict:
@@ -271,35 +295,6 @@ class RunView(anywidget.AnyWidget):
             raise BadInput("This run cannot be exported from here.")
         written = export(Path(folder or "exports").expanduser(), format=form, candidate=candidate)
         return {"text": "Written: " + ", ".join(str(path) for path in written)}
-
-    def _command(self, verb: str, asked: dict) -> str:
-        run = self._handle
-        if run is None:
-            return "There is no run to steer."
-        match verb:
-            case "reject":
-                run.reject(asked["id"], asked["reason"])
-            case "pin":
-                run.pin(asked["id"], bool(asked.get("pinned", True)))
-            case "branch":
-                run.branch(asked["id"])
-            case "appeal":
-                run.appeal(asked["id"], asked["reason"])
-            case "overrule":
-                run.overrule(asked["id"], asked["flag"], asked["reason"])
-            case "hint":
-                run.hint(asked["text"])
-            case "enqueue":
-                run.enqueue(
-                    asked["source"], language=asked["language"], title=asked.get("title", ""), parents=tuple(asked.get("parents", ()))
-                )
-            case "extend":
-                run.extend(candidates=int(asked.get("candidates", 0)), seconds=float(asked.get("seconds", 0.0)))
-            case "pause" | "resume" | "stop":
-                getattr(run, verb)()
-            case _:
-                raise ValueError(f"no such command: {verb}")
-        return ""
 
     def _complain(self, error: Exception) -> None:
         """Say once that the view is stale; the search is not touched by it."""

@@ -16,7 +16,9 @@ from typing import Any
 from kernelevolve_lab import api, registry, targets
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.store import RunSummary, Store
-from kernelevolve_lab.widgets.run_view import PANELS, Done, Handle, RunView
+from kernelevolve_lab.widgets import options
+from kernelevolve_lab.widgets.commands import Handle
+from kernelevolve_lab.widgets.run_view import PANELS, Done, RunView
 
 RUNS = 40
 _log = logging.getLogger(__name__)
@@ -29,8 +31,10 @@ class Workbench(RunView):
 
     `operators` offers operators of your own by name besides the registered ones, `chosen` preselects (`{"operator": "softmax"}`), `store`
     is where runs are kept (by default the user's own). The functions stand in for those of the public API: `search(operator, target=…,
-    language=…, proposer=…, policy=…, max_candidates=…, max_seconds=…)` starts a run and returns its handle, `open_run(run_id)` returns a
-    stored one's, `runs()` lists what is stored.
+    language=…, proposer=…, policy=…, max_candidates=…, max_seconds=…, max_cost=…, **options)` starts a run and returns its handle,
+    `open_run(run_id)` returns a stored one's, `runs()` lists what is stored.
+
+    A key that is typed into the box goes where `kel.use_key` puts it, and nowhere else.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Workbench(RunView):
         self._obstacles: dict[str, str] | None = None
         self._absent: list[str] = []
         self._serving: dict[str, list[str]] = {}
+        self._options: dict[str, list[dict]] = {}
+        self._otherwise: dict[str, str] = {}
 
     @property
     def run(self) -> Handle | None:
@@ -74,7 +80,9 @@ class Workbench(RunView):
                 "absent": self._absent,
                 "serving": self._serving,
                 "languages": list(registry.names("languages")),
-                "proposers": [name for name in registry.names("proposers") if name not in ("manual", "replay")],
+                "proposers": [name for name in registry.names("proposers") if name != "replay"],
+                "options": self._options,
+                "otherwise": self._otherwise,
                 "policies": list(registry.names("policies")),
                 "chosen": self._chosen,
                 "obstacles": self._obstacles or {},
@@ -115,8 +123,17 @@ class Workbench(RunView):
             obstacles |= {f"{target}/{language}": lacking[language] for language in serving[target] if lacking[language]}
             if not spec.present:
                 absent.append(target)
+        self._otherwise = options.otherwise()
+        self._options = {name: self._offered(name) for name in registry.names("proposers")}
         self._absent, self._serving, self._obstacles = absent, serving, obstacles
         self._put(Done(None, {}))
+
+    def _offered(self, proposer: str) -> list[dict]:
+        """What the proposer lets people set; nothing where it cannot be loaded, which starting a run with it will say."""
+        try:
+            return options.offered(proposer)
+        except LabError:
+            return []
 
     def _lacking(self, language: str) -> str:
         """Why kernels in that language cannot be built here; empty if they can."""
@@ -133,12 +150,18 @@ class Workbench(RunView):
         match asked:
             case {"t": "start", "operator": str(name)}:
                 return self._later(asked, lambda: Done(asked.get("ticket"), {}, self._start(name, asked)))
+            case {"t": "endpoint", "proposer": str(name), "options": dict(chosen)}:
+                return self._later(asked, lambda: Done(asked.get("ticket"), options.endpoint(name, chosen, asked.get("cost"))))
+            case {"t": "key", "key": str(key), "base_url": str(base_url)}:
+                options.remember_key(key, base_url)
+                return {}
             case {"t": "open", "run": str(run)}:
                 return self._later(asked, lambda: Done(asked.get("ticket"), {}, self._open_run(run)))
         return super()._do(asked)
 
     def _start(self, name: str, asked: dict) -> Handle:
-        seconds = asked.get("seconds")
+        seconds, cost = asked.get("seconds"), asked.get("cost")
+        known = {option["name"] for option in self._options.get(asked["proposer"], ())}
         return self._search(
             self._operators.get(name, name),
             target=asked["target"],
@@ -147,11 +170,14 @@ class Workbench(RunView):
             policy=asked["policy"],
             max_candidates=int(asked["candidates"]),
             max_seconds=float(seconds) if seconds else None,
+            max_cost=float(cost) if cost else None,
+            **{name: value for name, value in asked.get("options", {}).items() if name in known},
         )
 
     def _finish(self, done: Done) -> bool:
         whole = super()._finish(done)
-        self._offer()
+        if whole or done.ticket is None:
+            self._offer()
         return whole
 
 

@@ -112,12 +112,13 @@ extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Str
 """
 
 
-def config(candidates: int = 100) -> RunConfig:
+def config(candidates: int = 100, proposer: str = "schedule") -> RunConfig:
     """A run's configuration; what it names need not be installed."""
     return RunConfig(
         operator=OperatorRef(kind="registered", name="rms_norm", text="rms_norm"),
         target="cpu",
         language="cpp",
+        proposer=proposer,
         budget=Budget(candidates=candidates, seconds=600),
     )
 
@@ -269,12 +270,16 @@ def failed(one: Candidate, verdict: Verdict) -> Evaluation:
     )
 
 
-def script(candidates: int = 60, seed: int = 0, budget: int | None = None, ends: bool = True) -> Iterator[tuple[float, Event]]:
+def script(
+    candidates: int = 60, seed: int = 0, budget: int | None = None, ends: bool = True, proposer: str = "schedule"
+) -> Iterator[tuple[float, Event]]:
     """Events of a whole run, each with the seconds since the one before."""
     rng = random.Random(seed)
     yield (
         0.0,
-        RunStarted(config=config(budget or candidates), title="RMS norm with residual (synthetic)", environment={"host": "synthetic"}),
+        RunStarted(
+            config=config(budget or candidates, proposer), title="RMS norm with residual (synthetic)", environment={"host": "synthetic"}
+        ),
     )
     yield 0.3, PhaseChanged(phase="starting workers")
     yield 0.4, TargetMeasured(target=TARGET)

@@ -88,7 +88,7 @@ def test_it_offers_what_is_registered_and_what_the_user_brought(bench):
     assert offered["operators"][0] == "mine"
     assert set(registry.names("operators")) <= set(offered["operators"])
     assert offered["policies"] == list(registry.names("policies"))
-    assert "manual" not in offered["proposers"]
+    assert "manual" in offered["proposers"] and "replay" not in offered["proposers"]
     assert [run["run"] for run in offered["runs"]] == ["new", "old"]
 
 
@@ -105,6 +105,7 @@ def test_starting_happens_beside_the_pump_and_shows_the_run(bench):
         "policy": "greedy",
         "max_candidates": 7,
         "max_seconds": None,
+        "max_cost": None,
     }
     assert bench.view.run is bench.handle
 

@@ -11,8 +11,17 @@ from kernelevolve_lab.proposers.chat import reply
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.context import LanguageNotes, Prompt, compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
+from kernelevolve_lab.proposers.chat.render import render
 from kernelevolve_lab.proposers.chat.settings import ChatSettings
 from kernelevolve_lab.records.run_state import RunState
+
+
+class UnusableReply(BadInput):
+    """There is no candidate in a reply; `repair` is what to tell the model, so that it answers again."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"That reply cannot be used: {problem.rstrip('.')}.")
+        self.repair = render("repair", problem=problem)
 
 
 def prompt(state: RunState, operator: Operator, parents: tuple[str, ...] = ()) -> Prompt:
@@ -30,18 +39,18 @@ def prompt(state: RunState, operator: Operator, parents: tuple[str, ...] = ()) -
 
 
 def read(text: str, state: RunState, parents: tuple[str, ...] = ()) -> reply.Parsed:
-    """The source, title and plan in a model's reply; edits apply to the first parent. Raises `BadInput` with what is wrong, to be told the
-    model, also for a source that the run has already."""
+    """The source, title and plan in a model's reply; edits apply to the first parent. Raises `UnusableReply` where there is no candidate in
+    it, also for a source that the run has already."""
     language = _language(state)
     parent = state.entries[parents[0]].candidate.source if parents else None
     try:
         parsed = reply.parse(text, binding=language.binding, parent=parent)
     except reply.ReplyProblem as problem:
-        raise BadInput(f"That reply cannot be used: {problem}.") from None
+        raise UnusableReply(str(problem)) from None
     known = novelty.twin(state.config.language, parsed.source, state.entries.values())
     if known is not None:
-        raise BadInput(
-            f"That reply brings nothing new: its source is that of candidate {known.id}, but perhaps for blanks, comments and names."
+        raise UnusableReply(
+            f"it brings nothing new: its source is that of candidate {known.id}, but perhaps for blanks, comments and names"
         )
     return parsed
 

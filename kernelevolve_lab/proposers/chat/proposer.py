@@ -45,6 +45,7 @@ def create(operator: Operator, target: TargetSpec, language: str, options: Mappi
 
 
 create.check = check
+create.settings = lambda: ChatSettings
 
 
 def language_notes(name: str, target: TargetSpec) -> LanguageNotes:

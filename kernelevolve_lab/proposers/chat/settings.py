@@ -88,18 +88,44 @@ def use_key(key: str, base_url: str = "") -> None:
     _keys[_origin(base_url) if base_url else ""] = SecretStr(text)
 
 
+def endpoint(base_url: str = "") -> str:
+    """The base URL that is meant: the one given, else that of the environment (`OPENAI_BASE_URL`), else OpenAI's. Raises `BadInput` for
+    what is no such URL, or would carry a secret."""
+    base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput("The base URL of the chat endpoint must begin with http:// or https:// and name a host.")
+    if parts.username or parts.password or parts.query:
+        raise BadInput("The base URL of the chat endpoint must hold no user name, password or query; set OPENAI_API_KEY instead.")
+    return base_url
+
+
+KeySource = Literal["entered", "environment", "not needed", "none"]
+
+
+def key_source(base_url: str) -> KeySource:
+    """Where the key for an endpoint comes from: servers on this machine mostly want none."""
+    return _found_key(base_url)[0]
+
+
 def key_for(base_url: str) -> SecretStr:
-    """The key for an endpoint; a placeholder on this machine, where servers mostly want none.
+    """The key for an endpoint; a placeholder where none is needed.
 
     Raises `BadInput` where there is none.
     """
-    key = _keys.get(_origin(base_url)) or _keys.get("") or SecretStr(os.environ.get("OPENAI_API_KEY", "").strip())
-    if key.get_secret_value():
-        return key
-    if prices.is_local(base_url):
-        return SecretStr("none-needed")
-    host = urlsplit(base_url).hostname
-    raise BadInput(f"No key for {host}: set OPENAI_API_KEY in the environment, or enter one in a notebook by kel.use_key().")
+    source, key = _found_key(base_url)
+    if source == "none":
+        host = urlsplit(base_url).hostname
+        raise BadInput(f"No key for {host}: set OPENAI_API_KEY in the environment, or enter one in a notebook by kel.use_key().")
+    return key
+
+
+def _found_key(base_url: str) -> tuple[KeySource, SecretStr]:
+    if entered := _keys.get(_origin(base_url)) or _keys.get(""):
+        return "entered", entered
+    if known := os.environ.get("OPENAI_API_KEY", "").strip():
+        return "environment", SecretStr(known)
+    return ("not needed", SecretStr("none-needed")) if prices.is_local(base_url) else ("none", SecretStr(""))
 
 
 def check(options: Mapping[str, object]) -> None:
@@ -121,15 +147,10 @@ def read(options: Mapping[str, object]) -> ChatSettings:
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         raise BadInput(f"The option '{'.'.join(map(str, problem['loc']))}' of the chat proposer is wrong: {problem['msg']}.") from None
-    base_url = (settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput("The base URL of the chat endpoint must begin with http:// or https:// and name a host.")
-    if parts.username or parts.password or parts.query:
-        raise BadInput("The base URL of the chat endpoint must hold no user name, password or query; set OPENAI_API_KEY instead.")
+    base_url = endpoint(settings.base_url)
     settings = settings.model_copy(update={"base_url": base_url, "model": settings.model or os.environ.get("KERNELEVOLVE_MODEL", "")})
     if not settings.model:
-        raise BadInput(f"No model is named for {parts.hostname}: set KERNELEVOLVE_MODEL, or give the option 'model'.")
+        raise BadInput(f"No model is named for {urlsplit(base_url).hostname}: set KERNELEVOLVE_MODEL, or give the option 'model'.")
     _ = settings.models
     if settings.prices:
         prices.read_file(settings.prices)

@@ -25,6 +25,23 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// Put a text on the clipboard; false where the browser lets no page do that. `host` is where a helper may stand for a moment: pages that
+// came over plain HTTP have no clipboard of their own, but may copy what is selected.
+export async function copyText(text, host) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const helper = h("textarea", { class: "kl-hidden", readonly: true, "aria-hidden": "true" });
+    helper.value = text;
+    host.append(helper);
+    helper.select();
+    const copied = document.execCommand("copy");
+    helper.remove();
+    return copied;
+  }
+}
+
 export const DASH = "–";
 
 export function timesText(value) {

@@ -13,6 +13,11 @@ function metric(label) {
   return { root, value, note, label: root.firstChild };
 }
 
+const moneyText = (value) => `$${value.toFixed(value && value < 0.1 ? 3 : 2)}`;
+const thousandsText = (count) => (count < 1000 ? String(count) : `${(count / 1000).toFixed(count < 10_000 ? 1 : 0)}k`);
+// By how much one press raises the cap: a dollar, or a tenth of a cap that is below one.
+const raised = (cap) => (cap >= 1 ? 1 : Math.max(0.001, cap / 10));
+
 export function header(store) {
   const pill = h("span", { class: "kl-pill" });
   const title = h("h2", { class: "kl-title" });
@@ -25,8 +30,9 @@ export function header(store) {
   const resume = button("Resume", "resume", "Go on searching");
   const stop = button("Stop", "stop", "End the search; what was judged stays");
   const extend = h("button", { type: "button", class: "kl-button", title: "Add 25 candidates and, where time is bounded, 60 seconds to the budget", onclick: () => store.command("extend", { candidates: 25, seconds: 60 }) }, "+25");
+  const raise = h("button", { type: "button", class: "kl-button", hidden: true, onclick: () => store.command("extend", { cost: raised(store.status.budget.cost) }) }, "+$");
   const exporter = h("button", { type: "button", class: "kl-button", onclick: () => exporting.toggle() }, "Export");
-  const controls = h("div", { class: "kl-controls", role: "group", "aria-label": "Control of the search" }, pause, resume, stop, extend, exporter);
+  const controls = h("div", { class: "kl-controls", role: "group", "aria-label": "Control of the search" }, pause, resume, stop, extend, raise, exporter);
 
   const exporting = exportBar(store);
   const best = metric("Best");
@@ -132,8 +138,13 @@ export function header(store) {
     setText(count.value, status.budget.candidates && state !== "empty" ? `${status.judged} / ${status.budget.candidates}` : String(status.judged));
     const correct = [...store.rows.values()].filter((row) => row.verdict === "correct").length;
     setText(count.note, `${correct} correct${status.failed_proposals ? ` · ${status.failed_proposals} proposals failed` : ""}`);
-    setText(cost.value, `$${status.cost.toFixed(status.cost && status.cost < 0.1 ? 3 : 2)}`);
-    setText(cost.note, status.tokens ? `${(status.tokens / 1000).toFixed(1)}k tokens` : "no model asked");
+    const cap = status.budget.cost;
+    setText(cost.value, `${moneyText(status.cost)}${cap ? ` / ${moneyText(cap)}` : ""}`);
+    setText(cost.note, status.tokens_in + status.tokens_out ? `${thousandsText(status.tokens_in)} tokens in · ${thousandsText(status.tokens_out)} out` : "no model asked");
+    cost.root.title = `${status.tokens_in} tokens sent, ${status.tokens_out} received; ${cap ? `at most ${moneyText(cap)} may be spent` : "no cap on the cost"}`;
+    raise.hidden = !cap;
+    setText(raise, `+${moneyText(raised(cap))}`);
+    enable(raise, none, `Raise the cap on the cost by ${moneyText(raised(cap))}${over ? "; the run goes on" : ""}`);
     pause.hidden = state !== "running" && state !== "empty";
     resume.hidden = !pause.hidden || state === "finished";
     const none = state === "empty" ? "There is no run yet" : "";

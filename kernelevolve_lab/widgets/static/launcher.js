@@ -1,10 +1,13 @@
 // The choosers of the workbench: what to search, where, in what, how and for how long; and the runs of earlier days.
 
 import { h, setText, timesText } from "./dom.js";
+import { modelOptions } from "./options.js";
 
 const DEFAULTS = { operator: "rms_norm", target: "cpu", language: "cpp", proposer: "schedule", policy: "evolutionary" };
 
-function field(label, control) {
+const ABOUT = { manual: "You carry the prompts: the run gives one to copy into any chat, and judges what you paste back. No key is needed." };
+
+function labelled(label, control) {
   return h("label", { class: "kl-field" }, h("span", {}, label), control);
 }
 
@@ -16,6 +19,8 @@ export function launcher(store) {
   const start = h("button", { type: "submit", class: "kl-button kl-button-main" }, "Start");
   const earlier = h("select", { class: "kl-select", "aria-label": "Open an earlier run" });
   const why = h("p", { class: "kl-why", role: "alert" });
+  const about = h("p", { class: "kl-about" });
+  const model = modelOptions(store, () => check());
   const welcome = h(
     "ol",
     { class: "kl-welcome", "aria-label": "What happens next" },
@@ -29,16 +34,18 @@ export function launcher(store) {
     "form",
     { class: "kl-launcher", novalidate: true, "aria-label": "Start a search" },
     h("div", { class: "kl-fields" },
-      field("Operator", choosers.operator),
-      field("Target", choosers.target),
-      field("Language", choosers.language),
-      field("Proposer", choosers.proposer),
-      field("Policy", choosers.policy),
-      field("Candidates", candidates),
-      field("Seconds", seconds),
+      labelled("Operator", choosers.operator),
+      labelled("Target", choosers.target),
+      labelled("Language", choosers.language),
+      labelled("Proposer", choosers.proposer),
+      labelled("Policy", choosers.policy),
+      labelled("Candidates", candidates),
+      labelled("Seconds", seconds),
       start,
       h("span", { class: "kl-stretch" }),
-      field("Earlier runs", earlier)),
+      labelled("Earlier runs", earlier)),
+    about,
+    model.root,
     why,
     welcome,
   );
@@ -64,6 +71,8 @@ export function launcher(store) {
     const label = (name) => (message.absent.includes(name) ? `${name} (not here)` : name);
     for (const [name, list] of Object.entries(lists)) fill(choosers[name], list, message.chosen?.[name] ?? DEFAULTS[name], label);
     offerLanguages();
+    model.offer(message);
+    model.show(choosers.proposer.value);
     const runs = message.runs.map((run) => h("option", { value: run.run }, [run.title, run.target, run.best ? timesText(run.best) : null, run.when].filter(Boolean).join(" · ")));
     earlier.replaceChildren(h("option", { value: "" }, message.runs.length ? "Open…" : "none stored yet"), ...runs);
     earlier.disabled = !message.runs.length;
@@ -82,12 +91,15 @@ export function launcher(store) {
     const count = candidates.valueAsNumber;
     if (!Number.isInteger(count) || count < 1) return "Candidates must be a whole number of at least 1.";
     if (seconds.value !== "" && !(seconds.valueAsNumber > 0)) return "Seconds must be more than 0, or empty for no limit.";
+    const asking = model.obstacle();
+    if (asking) return asking;
     return offers.obstacles[`${choosers.target.value}/${choosers.language.value}`] ?? "";
   }
 
   function check() {
     welcome.hidden = Boolean(store.status) && store.status.status !== "empty";
     const text = obstacle();
+    setText(about, ABOUT[choosers.proposer.value] ?? "");
     start.disabled = Boolean(text) || starting;
     start.title = text;
     setText(start, starting ? "Starting…" : "Start");
@@ -106,15 +118,17 @@ export function launcher(store) {
     check();
   }
 
-  root.addEventListener("submit", (event) => {
+  root.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (start.disabled) return;
+    if (start.disabled || !(await model.enter()) || obstacle()) return;
     const chosen = Object.fromEntries(Object.entries(choosers).map(([name, select]) => [name, select.value]));
-    ask({ t: "start", ...chosen, candidates: candidates.valueAsNumber, seconds: seconds.value === "" ? null : seconds.valueAsNumber });
+    const asked = model.root.hidden ? { options: {}, cost: null } : { options: model.values(), cost: model.cap() };
+    ask({ t: "start", ...chosen, ...asked, candidates: candidates.valueAsNumber, seconds: seconds.value === "" ? null : seconds.valueAsNumber });
   });
   root.addEventListener("input", (event) => {
     problem = "";
     if (event.target === choosers.target) offerLanguages();
+    if (event.target === choosers.proposer) model.show(choosers.proposer.value);
     check();
   });
   root.addEventListener("keydown", (event) => event.stopPropagation());
@@ -125,5 +139,5 @@ export function launcher(store) {
   store.on("choices", choices);
   store.on("status", check);
   check();
-  return { root };
+  return { root, close: model.close };
 }

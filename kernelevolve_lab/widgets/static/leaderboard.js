@@ -16,7 +16,7 @@ const FILTERS = {
 };
 
 // Correct ones by evidence and fitness, then those that were rejected, then the rest newest first: the order of `RunState.ranked`.
-function byRank(a, b) {
+export function byRank(a, b) {
   const group = (row) => (row.verdict !== "correct" ? 2 : row.banned ? 1 : 0);
   if (group(a) !== group(b)) return group(a) - group(b);
   if (group(a) === 2) return b.order - a.order;

@@ -1,6 +1,7 @@
 // The live view of a run: lays the panels out and owns their life.
 
 import { h, tabs } from "./dom.js";
+import { handPanel } from "./hand.js";
 import { header } from "./header.js";
 import { inspectorPanel } from "./inspector.js";
 import { launcher } from "./launcher.js";
@@ -49,7 +50,7 @@ function notices(store) {
   return { root: h("div", { class: "kl-notices" }, line), close: () => clearTimeout(timer) };
 }
 
-const PANELS = { launcher, header, leaderboard, charts, inspector: inspectorPanel, steering: steeringPanel, log: logPanel };
+const PANELS = { launcher, header, hand: handPanel, leaderboard, charts, inspector: inspectorPanel, steering: steeringPanel, log: logPanel };
 
 export function mount(model, el) {
   const store = new RunStore(model);
@@ -60,7 +61,7 @@ export function mount(model, el) {
   const root = h("div", { class: "kel kl-view", "data-view": model.get("name"), "data-lm-suppress-shortcuts": "true", role: "region", "aria-label": "Kernel search" }, grid, note.root);
   const aside = h("div", { class: "kl-aside" });
   for (const [name, part] of parts) {
-    if (name === "launcher" || name === "header") root.insertBefore(part.root, grid);
+    if (["launcher", "header", "hand"].includes(name)) root.insertBefore(part.root, grid);
     else if (name === "steering" || name === "log") aside.append(part.root);
     else grid.append(part.root);
   }
