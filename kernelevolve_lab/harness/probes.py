@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from kernelevolve_lab.harness.correctness import explain
 from kernelevolve_lab.harness.memory import NAN_POISON
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
+from kernelevolve_lab.harness.timing import TimedVisit
 
 _WITNESS_SECONDS = 2e-3
 _WITNESS_ATTEMPTS = 4
@@ -24,6 +26,8 @@ _LONG_VISIT = 3e-3
 """Seconds; in shorter visits too large a part could be hidden in the round trip."""
 _CALL_OVERHEAD = 3e-7
 """Seconds that the host spends on each call outside its clock: copying arguments, reading the clock."""
+_HIDDEN_IN_SHORT = 0.2
+"""The part of a short timed visit that may be hidden beside what visits usually cost."""
 _LONGER_AT_LENGTH, _LAUNCH_SECONDS = 2.0, 1.5e-6
 """Calls of a long visit may take so many times as long as those that were timed, and so much longer on a device, which has to start
 each."""
@@ -34,41 +38,71 @@ _REPLAY_SHARE = 0.8
 _REPLAY_PROCESSES = 3
 
 
-def second_witness(
-    session: Session, sets: Sequence[InputSet], visits: Sequence[tuple[float, float]], seconds: float, share: float, timeout: float
-) -> str:
-    """Whether the time that the worker reports is the time that passes.
+def second_witness(session: Session, sets: Sequence[InputSet], visits: Sequence[TimedVisit], share: float, timeout: float) -> str:
+    """Whether the time that the worker reports is the time that passes; `visits` are the timed ones, `share` the part of the witnessed time
+    that must at least be reported.
 
-    `visits` are the judge's and the worker's seconds of the timed visits, `seconds` the reported time of a call, `share` the part of the
-    witnessed time that must at least be reported. Where a long visit took little longer than it says, not much is hidden. Otherwise
-    visits of n and of 2n calls decide: whatever a visit costs beside its calls is the same for both, so the difference of what the judge's
-    clock sees and what the worker reports must not grow with n.
+    A clock that is wrong in some of the calls moves what is usually reported, but nothing that the judge sees; a busy machine makes what
+    the judge sees longer, but never shorter. So what is usually reported is held against what is usually seen and against the quickest
+    that was seen, and believed where it agrees with one of them. Where timed visits are long that decides. Otherwise visits of n and of 2n
+    calls do: whatever a visit costs beside its calls is the same for both, so the difference of what the judge's clock sees and what the
+    worker reports must not grow with n, and the timed visits must not hide much more than these.
     """
-    shortest, hidden_at_least = min(told for _, told in visits), min(seen - told for seen, told in visits)
-    if shortest >= _LONG_VISIT and hidden_at_least <= _ROUND_TRIP:
+    shown = _Shown.of(visits)
+    if shown.usual >= _LONG_VISIT and shown.hidden <= max(_ROUND_TRIP, shown.usual * (1 / share - 1)):
         return ""
+    usual = shown.usual / shown.calls
     for attempt in range(_WITNESS_ATTEMPTS):
-        count = max(1, min(session.worker.longest_visit, round(_WITNESS_SECONDS * (attempt + 1) / max(seconds, 1e-7))))
-        hidden: dict[int, list[float]] = {count: [], 2 * count: []}
-        reported: list[float] = []
+        count = max(1, min(session.worker.longest_visit, round(_WITNESS_SECONDS * (attempt + 1) / max(usual, 1e-7))))
+        made: dict[int, list[TimedVisit]] = {count: [], 2 * count: []}
         with session.worker.steady(2 * count):
             for _ in range(3 + 2 * attempt):
-                for calls, found in hidden.items():
+                for calls, found in made.items():
                     visit = session.call([sets[i % len(sets)] for i in range(calls)], 0, timeout)
-                    found.append((visit.witnessed - sum(visit.reported)) / 1e9)
-                    reported.append(sum(visit.reported) / calls / 1e9)
-        told = float(np.median(reported))
-        if seconds < told / _LONGER_AT_LENGTH - _LAUNCH_SECONDS:
-            return (
-                f"it reports {seconds * 1e6:.3g} µs per call where it is timed, and {told * 1e6:.3g} µs in visits of {count} calls and more"
-            )
-        extra = (min(hidden[2 * count]) - min(hidden[count])) / count
-        if extra <= told * (1 / share - 1) + _CALL_OVERHEAD:
+                    found.append(TimedVisit(visit.witnessed / 1e9, sum(visit.reported) / 1e9, calls))
+        both = [*made[count], *made[2 * count]]
+        quickest, told = (float(pick([visit.told / visit.calls for visit in both])) for pick in (min, np.median))
+        if usual < quickest / _LONGER_AT_LENGTH - _LAUNCH_SECONDS:
+            elsewhere = f"{quickest * 1e6:.3g} µs in visits of {count} calls and more"
+            return f"it reports {usual * 1e6:.3g} µs per call where it is timed, and {elsewhere}"
+        one, two = _Shown.of(made[count]), _Shown.of(made[2 * count])
+        extra = min(two.usually_hidden - one.usually_hidden, two.quickest - one.quickest - count * told) / count
+        beside = shown.hidden - one.usually_hidden - max(_ROUND_TRIP, _HIDDEN_IN_SHORT * shown.usual)
+        if extra <= told * (1 / share - 1) + _CALL_OVERHEAD and beside <= 0:
             return ""
+    if beside > 0:
+        return (
+            f"its clock and the judge's disagree where it is timed: it reports {shown.usual * 1e6:.3g} µs for {shown.calls} calls "
+            f"that never took less than {(shown.quickest - one.usually_hidden) * 1e6:.3g} µs"
+        )
     return (
         f"its clock and the judge's disagree: it reports {told * 1e6:.3g} µs per call where {(told + extra) * 1e6:.3g} µs pass "
         "(visits of n and 2n calls)"
     )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What visits of one number of calls show: seconds of a whole visit, as they are `usual`ly reported and at their `quickest` seen, and
+    what is `usually_hidden`."""
+
+    calls: int
+    usual: float
+    quickest: float
+    usually_hidden: float
+
+    @classmethod
+    def of(cls, visits: Sequence[TimedVisit]) -> _Shown:
+        """Of the visits with the most calls."""
+        calls = max(visit.calls for visit in visits)
+        full = [visit for visit in visits if visit.calls == calls]
+        usual, hidden = (float(np.median(values)) for values in ([v.told for v in full], [v.seen - v.told for v in full]))
+        return cls(calls, usual, min(visit.seen for visit in full), hidden)
+
+    @property
+    def hidden(self) -> float:
+        """The part of a visit that was seen and not reported."""
+        return min(self.usually_hidden, self.quickest - self.usual)
 
 
 def works_on(session: Session, drawn: InputSet, seconds: float, timeout: float) -> str:

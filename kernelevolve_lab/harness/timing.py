@@ -24,7 +24,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -126,13 +126,21 @@ class SessionContender:
         return sum(visit.reported) / len(sets) / 1e9
 
 
+class TimedVisit(NamedTuple):
+    """A visit of the candidate: seconds that the judge's clock saw and that the worker told, and how many calls it was."""
+
+    seen: float
+    told: float
+    calls: int
+
+
 @dataclass
 class CaseTiming:
     """What was measured: seconds per call of each round, by who was timed, and what was wrong, if anything."""
 
     candidate: list[float] = field(default_factory=list)
     baselines: dict[str, list[float]] = field(default_factory=dict)
-    witnessed: list[tuple[float, float]] = field(default_factory=list)  # judge's clock and worker's clock, whole visits
+    visits: list[TimedVisit] = field(default_factory=list)
     disturbed: list[bool] = field(default_factory=list)  # rounds in which the candidate or the main baseline waited for a processor
     processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
     early: float = 0.0  # processor seconds that the candidate used after inputs were mapped and before it was called
@@ -148,7 +156,7 @@ class CaseTiming:
     def works_early(self) -> str:
         """What to say about a candidate whose threads compute on inputs that they have found before anybody called the kernel, if this one
         does."""
-        used = sum(share * seconds for share, (_, seconds) in zip(self.processor, self.witnessed, strict=True))
+        used = sum(share * visit.told for share, visit in zip(self.processor, self.visits, strict=True))
         if self.early <= 0.1 * used + 1e-4 * len(self.candidate):
             return ""
         return f"it used {self.early * 1e3:.1f} ms of processor time before it was called ({used * 1e3:.1f} ms while it was)"
@@ -317,7 +325,7 @@ class CaseTimer:
                 return f"wrong in a timed call, though right when it was checked: {explain(compared)}"
         spent = max(1, sum(visit.reported)) / 1e9  # a forged clock may say that no time has passed
         found.candidate.append(spent / len(sets))
-        found.witnessed.append((visit.witnessed / 1e9, spent))
+        found.visits.append(TimedVisit(visit.witnessed / 1e9, spent, len(sets)))
         found.processor.append(visit.processor / 1e9 / max(1e-9, spent))
         self._firsts.update((drawn.id, nanoseconds / 1e9) for drawn, nanoseconds in zip(sets, visit.reported, strict=True))
         earlier = [drawn for drawn in self._sets if drawn.id in self._firsts and drawn not in sets]

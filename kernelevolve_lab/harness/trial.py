@@ -253,7 +253,7 @@ class Trial:
     def _probe(self, case: Case, sets: list[InputSet], timing: CaseTiming) -> None:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
         session, seconds, timeout = self._open_session, float(np.median(timing.candidate)), self._timeout(case)
-        found = probes.second_witness(session, sets, timing.witnessed, seconds, self.bench.settings.witness_share, timeout)
+        found = probes.second_witness(session, sets, timing.visits, self.bench.settings.witness_share, timeout)
         found = found or timing.works_early() or probes.works_on(session, sets[0], seconds, timeout)
         if not found and timing.seems_to_replay:
             found = probes.replays(lambda: self._renew(case), sets, timeout)
