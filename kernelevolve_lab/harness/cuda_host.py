@@ -22,7 +22,7 @@ import torch
 
 from kernelevolve_lab.harness import isolation, python_host
 from kernelevolve_lab.harness.cuda_clock import CudaClock
-from kernelevolve_lab.harness.python_host import Host, Tensor, Workload, WrongOutput, _outputs
+from kernelevolve_lab.harness.python_host import Host, Tensor, Workload, WrongOutput, outputs_of
 from kernelevolve_lab.languages import abi
 
 _POISON = 0xFF
@@ -116,6 +116,7 @@ class CudaHost(Host):
         self._numbers = tuple(dict.fromkeys(numbers))
         calls = [self._call_of(workload) for workload in called]
         with torch.inference_mode():
+            python_host._empty(0)
             spent = self.clock.time(calls, self._keeper(frozenset(last)))
         if self.clock.l2_was_set_aside:
             raise python_host.LazyOutput("it sets part of the L2 cache aside, which outlives its calls and slows down whoever runs next")
@@ -127,7 +128,7 @@ class CudaHost(Host):
         pairs, returned = array.array("I", body), []
         for index, pages in zip(pairs[::2], pairs[1::2], strict=True):
             workload = self.called[index]
-            for place, tensor in zip(workload.outputs, _outputs(self.kept[index], workload, self.device), strict=True):
+            for place, tensor in zip(workload.outputs, outputs_of(self.kept[index], workload, self.device), strict=True):
                 if place.bytes and self._driver["copy"](place.address + pages * mmap.PAGESIZE, _address_of(tensor), place.bytes):
                     self.clock.wait()  # says what is wrong with the device
                     raise WrongOutput("an output cannot be read: its memory is not the device's")
@@ -135,7 +136,7 @@ class CudaHost(Host):
             raise WrongOutput("it wrote to an input, and inputs are read-only")
         for kept, workload in zip(self.kept, self.called, strict=True):
             if kept is not None:
-                returned += _outputs(kept, workload, self.device)
+                returned += outputs_of(kept, workload, self.device)
         for tensor in returned:
             self._poison(tensor)
         self.kept.clear()
@@ -143,9 +144,12 @@ class CudaHost(Host):
 
     def trace(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """See `Host.trace`; a shared library has PyTorch do nothing."""
+        self._numbers = (argument,)
         if self._native is not None:
-            return json.dumps({"counts": {}, "made_outside": 0}).encode()
-        return super().trace(argument, body, fds)
+            return json.dumps({"counts": {}, "made_outside": False, "returned": False}).encode()
+        told = super().trace(argument, body, fds)
+        self.clock.wait()
+        return told
 
     def steady(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """See `CudaClock.steady`."""

@@ -44,6 +44,8 @@ one of `FAILURES` as its status."""
 FAILURES: dict[int, type[CandidateFailed]] = {1: CandidateCrashed, 2: CandidateWrong, 3: CandidateCheats}
 LOAD_FAILED = 122
 """The exit status of a host whose candidate cannot be loaded."""
+SEEN_OUTPUTS = 14
+"""Of so many of a call's outputs a Python host tells where they lie; more do not fit into the answer to the longest visit."""
 MAX_REGIONS = MAX_WORKLOADS = 256
 _MAX_REPLY = 64 << 10
 _NO_ANSWER = "its process answered with something that is not an answer"

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,14 @@ class _Piece(ctypes.Structure):
     _fields_ = (("start", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
 
 
+def read(pid: int, address: int, size: int) -> bytes | None:
+    """So many bytes from another process's memory; None where it has no such memory or may not be read."""
+    found = ctypes.create_string_buffer(size)
+    here, there = _Piece(ctypes.addressof(found), size), _Piece(address, size)
+    got = _libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    return found.raw if got == size else None
+
+
 def words(pid: int, addresses: Sequence[int]) -> np.ndarray | None:
     """The 4-byte words at these addresses (at most 1024) of another process; None where it has no such memory or may not be read."""
     found = np.zeros(len(addresses), np.uint32)
@@ -27,6 +36,7 @@ def words(pid: int, addresses: Sequence[int]) -> np.ndarray | None:
     return found if read == found.nbytes else None
 
 
+@cache
 def permitted() -> bool:
     """Whether this machine lets a process read another's memory at all (a container may not)."""
     value = ctypes.c_uint32(7)

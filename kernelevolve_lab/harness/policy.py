@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,13 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Traced:
-    """What a trace of one call saw: how often each operator ran, and whether something was used that no operator made."""
+    """What a trace of one call saw: how often each operator ran, and whether something was used that no operator made. `reached` counts
+    what PyTorch's dispatcher was asked for meanwhile, None where nobody counts that; `returned` says whether there are outputs."""
 
     counts: Mapping[str, int]
     made_outside: bool
+    reached: Mapping[str, int] | None = None
+    returned: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,12 @@ class Policy:
         if self.mode == "allow" or not used:
             return ""
         if self.mode == "forbid":
-            return f"PyTorch computes for it ({_listed(used)}); a kernel may have PyTorch allocate, view, cast and copy, and nothing else"
+            return f"PyTorch computes for it ({listed(used)}); a kernel may have PyTorch allocate, view, cast and copy, and nothing else"
         if not found.made_outside:
-            return f"it is a wrapper: PyTorch computes all of it ({_listed(used)})"
+            return f"it is a wrapper: PyTorch computes all of it ({listed(used)})"
         wanted = self.computing(reference)
         if wanted and all(used[name] >= count for name, count in wanted.items()):
-            return f"it is a wrapper: PyTorch does all that it does for the reference ({_listed(wanted)}), and its own code adds to that"
+            return f"it is a wrapper: PyTorch does all that it does for the reference ({listed(wanted)}), and its own code adds to that"
         return ""
 
     def told(self) -> str:
@@ -87,6 +90,7 @@ def _rules() -> dict:
     return tomllib.loads(Path(__file__).with_name("policy.toml").read_text())
 
 
-def _listed(counts: Mapping[str, int]) -> str:
-    names = sorted(counts)
+def listed(found: Iterable[str]) -> str:
+    """Names for people, the first few of many."""
+    names = sorted(found)
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,28 +1,19 @@
-"""The process that runs candidates that are Python modules: a warm zygote with torch imported, and a forked child for each candidate.
+"""What a candidate's process does for the judge: it maps the tensors that the judge sends, and calls.
 
-The zygote runs nothing of a candidate's. A child isolates itself (`isolation.py`), loads the module, maps the tensors that the judge
-sends, and calls. It knows nothing worth stealing: no expected output, no seed, no statistics. What it reports (nanoseconds) the judge
-checks by its own clock.
-
-Started by `python_worker.py`: python_host CONTROL_FD DEVICE CONFINED EMULATED, the last a description of a GPU that is not here, as
-`languages.absent_gpu` has it, or empty. The zygote takes spawn requests as JSON with their
-descriptors (channel, source, log, status, and a folder of kernels compiled ahead where there is one); a child takes the packets of
-`packets.py`.
+It knows nothing worth stealing: no expected output, no seed, no statistics. What it reports (nanoseconds, addresses) the judge checks by
+its own clock and by looking into the process. `zygote.py` starts it; its packets are those of `packets.py`.
 """
 
 from __future__ import annotations
 
 import array
 import ctypes
-import faulthandler
-import gc
+import errno
 import itertools
 import json
 import mmap
 import os
-import signal
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -31,19 +22,14 @@ from typing import Any, NoReturn
 
 import torch
 
-from kernelevolve_lab.harness import isolation, module_spec, numerics, packets
+from kernelevolve_lab.harness import module_spec, packets
 from kernelevolve_lab.harness.candidate_module import load, model_entry
 from kernelevolve_lab.harness.trace import traced
 from kernelevolve_lab.languages import abi
 
-SHARED_BYTES = 16 << 30
-FILE_BYTES = 1 << 28
-SCRATCH_MB = 512
 WARM_BYTES, WARMEST_BYTES = 96 << 20, 1 << 30
 _STOCK_BYTES = 1 << 18
 _MAX_PACKET = 96 * 1024
-_NOT_STARTED = 121
-"""The exit status of a child that did not come as far as its candidate."""
 _DTYPES = {code: getattr(torch, name) for name, code in abi.DTYPES.items()}
 
 # Taken before a candidate can put something in their place.
@@ -51,6 +37,7 @@ _clock = time.perf_counter_ns
 _address_of = torch._C.TensorBase.data_ptr
 _is_contiguous = torch._C.TensorBase.is_contiguous
 _copy = ctypes.memmove
+_empty = torch.empty
 
 
 class WrongOutput(Exception):
@@ -123,6 +110,7 @@ class Host:
         self.kept: list[Any] = []
         self.called: list[Workload] = []
         self.models: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]] | None] = {}
+        self.threads_only = False
         self.warmed = 0
         self.pins: list[torch.Tensor] = []
 
@@ -197,13 +185,16 @@ class Host:
         calls = [(workload.entry, workload.inputs) for workload in called]
         keep, clock = self.kept.append, _clock
         with torch.inference_mode():
+            _empty(0)  # shows the judge that operators are still counted
             stamps = [clock()]
             stamp = stamps.append
             for entry, inputs in calls:
                 keep(entry(*inputs))  # type: ignore[misc]
                 stamp(clock())
         spent = [after - before for before, after in itertools.pairwise(stamps)]
-        return array.array("Q", [*spent, *(_where(outputs) for outputs in self.kept)]).tobytes()
+        seen = (min(len(workload.outputs), packets.SEEN_OUTPUTS) for workload in called)
+        where = (address for returned, count in zip(self.kept, seen, strict=True) for address in _where(returned, count))
+        return array.array("Q", [*spent, *where]).tobytes()
 
     def collect(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """Put the outputs of some calls of the last visit where the judge looks, and let all go: pairs of a call's index and of pages
@@ -211,18 +202,19 @@ class Host:
         pairs = array.array("I", body)
         for index, pages in zip(pairs[::2], pairs[1::2], strict=True):
             workload = self.called[index]
-            for place, tensor in zip(workload.outputs, _outputs(self.kept[index], workload, self.device), strict=True):
+            for place, tensor in zip(workload.outputs, outputs_of(self.kept[index], workload, self.device), strict=True):
                 on_host = tensor if self.device.type == "cpu" else tensor.cpu()
                 _copy(place.address + pages * mmap.PAGESIZE, _address_of(on_host), place.bytes)
         self.kept.clear()  # the next call gets their memory, as a baseline's does
         return b""
 
     def trace(self, argument: int, body: bytes, fds: list[int]) -> bytes:
-        """Call once, and tell which of PyTorch's operators ran, as `policy.Traced` has it."""
+        """Call once, and tell which of PyTorch's operators ran, as `policy.Traced` has it; `collect` hands the outputs over."""
         workload = self.workloads[argument]
         assert workload.entry is not None
-        _, trace = traced(workload.entry, workload.inputs)
-        return json.dumps({"counts": dict(trace.counts), "made_outside": trace.made_outside}).encode()
+        returned, trace = traced(workload.entry, workload.inputs)
+        self.called, self.kept[:] = [workload], [returned]
+        return json.dumps({"counts": dict(trace.counts), "made_outside": trace.made_outside, "returned": True}).encode()
 
     def ping(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         return b""
@@ -230,6 +222,10 @@ class Host:
     def steady(self, argument: int, body: bytes, fds: list[int]) -> bytes:
         """From now on let a visit cost the same beside its calls as one of so many calls does (0: let each cost what it costs)."""
         return b""
+
+    def _explain(self, error: Exception) -> str:
+        started = isinstance(error, PermissionError) and error.errno == errno.EPERM and self.threads_only
+        return explain(error) + (" (processes may be started while the module is loaded, and not in a call)" if started else "")
 
     def serve(self) -> NoReturn:
         """Answer until the judge is gone."""
@@ -254,20 +250,21 @@ class Host:
                 body = operations[operation](argument, packet[packets.HEADER.size :], fds)
             except Exception as error:
                 traceback.print_exc()
-                self.reply(packets.FAILED, _STATUS.get(type(error), 1), nonce, _explain(error).encode()[:2000])
+                self.reply(packets.FAILED, _STATUS.get(type(error), 1), nonce, self._explain(error).encode()[:2000])
             else:
                 self.reply(operation, 0, nonce, body)
             for fd in fds:
                 os.close(fd)
 
 
-def _where(returned: Any) -> int:
-    """The address of what a call returned first, so that the judge can see that it is there; 0 where it is nothing that has one."""
-    first = returned[0] if type(returned) is tuple and returned else returned
-    return _address_of(first) if type(first) is torch.Tensor else 0
+def _where(returned: Any, count: int) -> list[int]:
+    """The addresses of so many outputs of a call, so that the judge can see that they are there; 0 where there is nothing with one."""
+    outputs = returned if type(returned) in (tuple, list) else (returned,)
+    found = [_address_of(output) if type(output) in (torch.Tensor, torch.nn.Parameter) else 0 for output in outputs[:count]]
+    return found + [0] * (count - len(found))
 
 
-def _outputs(returned: Any, workload: Workload, device: torch.device) -> tuple[torch.Tensor, ...]:
+def outputs_of(returned: Any, workload: Workload, device: torch.device) -> tuple[torch.Tensor, ...]:
     """The outputs of a call as they must be, or an exception that says what is wrong with them."""
     wanted = workload.outputs
     outputs = tuple(returned) if type(returned) in (tuple, list) else (returned,)
@@ -298,7 +295,7 @@ def _described(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
     return f"{str(dtype).removeprefix('torch.')}{list(shape)}"
 
 
-def _explain(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """One sentence: what was raised, and where in the candidate."""
     if type(error) in _STATUS:
         return str(error)
@@ -306,138 +303,3 @@ def _explain(error: BaseException) -> str:
     where = f" at line {lines[-1]}" if lines else ""
     first = (str(error).strip().splitlines() or [""])[0][:500]
     return f"it raised {type(error).__name__}{where}{': ' if first else ''}{first}"
-
-
-def _host(channel: socket.socket, device: str) -> Host:
-    if device == "cpu":
-        return Host(channel, device)
-    from kernelevolve_lab.harness.cuda_host import CudaHost
-
-    return CudaHost(channel, device)
-
-
-def take_kernels(folder: int, kept_at: str, into: str) -> None:
-    """Copy what the build compiled ahead, in the form of Triton's cache, from an open folder to where Triton will look, and close it.
-    Triton's cache names its files by absolute paths; the build wrote those of `kept_at`."""
-    os.environ["TRITON_CACHE_DIR"] = into
-    for root, _, names, at in os.fwalk(".", dir_fd=folder):
-        os.makedirs(os.path.join(into, root), exist_ok=True)
-        for name in names:
-            with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=at), "rb") as file:
-                content = file.read()
-            if name.startswith("__grp__"):
-                content = content.replace(json.dumps(kept_at)[1:-1].encode(), json.dumps(into)[1:-1].encode())
-            with open(os.path.join(into, root, name), "wb") as copy:
-                copy.write(content)
-    os.close(folder)
-
-
-def _candidate(request: dict[str, Any], fds: list[int], device: str, confined: bool) -> NoReturn:
-    """The life of a child that was forked for a candidate."""
-    channel, source, log, _, *kernels = fds
-    isolation.adopt_descriptor(log, 1)
-    os.dup2(1, 2)
-    try:
-        host = _host(socket.socket(fileno=channel), device)
-        host.prepare()
-        isolation.limit(request["heap_bytes"], SHARED_BYTES if device == "cpu" else None, FILE_BYTES)
-        if confined:
-            isolation.confine()
-        isolation.hide()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(_NOT_STARTED)
-    faulthandler.enable(all_threads=False)
-    torch.set_num_threads(request["threads"])
-    host.reply(packets.HELLO, 0, 0)
-    with os.fdopen(source, "rb") as file:
-        text = file.read()
-    if kernels:
-        take_kernels(kernels[0], request["kernels"], os.path.join(os.getcwd(), "kernels"))
-    try:
-        host.load(text, os.getcwd())
-    except BaseException as error:
-        traceback.print_exc()
-        print(_explain(error), file=sys.stderr, flush=True)
-        os._exit(packets.LOAD_FAILED)
-    host.reply(packets.READY, 0, 0)
-    host.serve()
-
-
-def _spawn(request: dict[str, Any], fds: list[int], device: str, confined: bool) -> NoReturn:
-    """Between the zygote and the candidate: the new namespaces' first process, which tells how the candidate ended, and ends all that it
-    started by ending itself."""
-    os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    status = fds[3]
-    # CUDA does not start where /proc is of another process namespace than its own, and a nested sandbox cannot mount one.
-    own_processes = confined and device == "cpu"
-    if confined:
-        isolation.own_namespaces(SCRATCH_MB, own_processes)
-    if own_processes:
-        if pid := os.fork():
-            for fd in fds:
-                os.close(fd)
-            os.waitpid(pid, 0)
-            os._exit(0)
-        isolation.die_with_parent()
-        isolation.hide()
-    else:
-        isolation.adopt_orphans()
-    pid = os.fork()
-    if pid == 0:
-        if not own_processes:
-            isolation.die_with_parent()
-        os.chdir("/tmp" if confined else request["folder"])
-        _candidate(request, fds, device, confined)
-    for fd in (*fds[:3], *fds[4:]):
-        os.close(fd)
-    while True:
-        ended, how = os.waitpid(-1, 0)
-        if ended == pid:
-            os.write(status, how.to_bytes(4, "little"))
-            if not own_processes:
-                isolation.end_children()
-            os._exit(0)
-
-
-def main() -> None:
-    """Serve spawn requests until the judge closes the socket."""
-    control, device, confined = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1"
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by themselves
-    isolation.hide()
-    if sys.argv[4]:
-        from kernelevolve_lab.languages import triton_interpreter
-
-        triton_interpreter.install(json.loads(sys.argv[4]))
-    if device != "cpu":  # what children need, loaded once; the device itself cannot be started before a fork
-        import triton  # noqa: F401
-
-        from kernelevolve_lab.harness import cuda_host  # noqa: F401
-    traced(torch.neg, (torch.zeros(1),))  # the first trace imports much
-    numerics.set_vector_library_up()
-    gc.collect()
-    gc.freeze()
-    control.send(json.dumps({"torch": torch.__version__}).encode())
-    while True:
-        packet, ancillary, _, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(20), socket.MSG_CMSG_CLOEXEC)
-        if not packet:
-            os._exit(0)
-        fds = array.array("i", b"".join(raw for _, kind, raw in ancillary if kind == socket.SCM_RIGHTS)).tolist()
-        if os.fork() == 0:
-            control.close()
-            try:
-                _spawn(json.loads(packet), fds, device, confined)
-            except BaseException:
-                os.dup2(fds[2], 2)
-                traceback.print_exc()
-                sys.stderr.flush()
-            finally:
-                os._exit(_NOT_STARTED)
-        for fd in fds:
-            os.close(fd)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import json
 import mmap
 import os
@@ -16,15 +17,18 @@ import socket
 import struct
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kernelevolve_lab.errors import LabError
-from kernelevolve_lab.harness import devices, peeking, sandbox
+from kernelevolve_lab.harness import devices, operator_counter, peeking, sandbox
+from kernelevolve_lab.harness.kept import Kept
 from kernelevolve_lab.harness.memory import PAGE, Placed
-from kernelevolve_lab.harness.packets import BIND, COLLECT, STEADY, TRACE, PacketWorker, packet_pair
+from kernelevolve_lab.harness.packets import BIND, COLLECT, SEEN_OUTPUTS, STEADY, TRACE, PacketWorker, packet_pair
 from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.worker import WorkerProcess, python_command, python_environment
 from kernelevolve_lab.harness.workers import CandidateCheats, SandboxFailed, Visit
@@ -35,24 +39,24 @@ _START_SECONDS = 120.0
 EMULATED_ENVIRONMENT = {"TRITON_INTERPRET": "1", "OPENBLAS_NUM_THREADS": "1"}  # its products are small, and threads cost more than they
 LONGEST_DEVICE_VISIT = 64
 """CUDA takes about a thousand launches ahead, and a call may need several."""
-_PEEKED = 48
-"""Words of an output that are read out of the process at the end of a visit."""
+_PEEKED, _PEEKED_AT_MOST = 48, 256
+"""Words of an output, and of all outputs, that are read out of the process at the end of a visit."""
 
 
 class Zygote:
     """The warm process for one device ("cpu", "cuda:0"): has torch imported, forks a child per candidate, runs nothing of theirs. With
-    `emulate`, a GPU that is not here, Triton's interpreter stands in for it."""
+    `emulate`, a GPU that is not here, Triton's interpreter stands in for it. `counter` is the library that counts operators, if any."""
 
-    def __init__(self, device: str, *, threads: int, confined: bool, emulate: TargetSpec | None = None):
+    def __init__(self, device: str, *, threads: int, confined: bool, emulate: TargetSpec | None = None, counter: Path | None = None):
         self.device = device
         self._lock = threading.Lock()
         self._control, theirs = packet_pair()
         environment = python_environment(threads) | devices.environment(device) | (EMULATED_ENVIRONMENT if emulate else {})
         told = json.dumps(absent_gpu.about(emulate)) if emulate else ""
-        argv = python_command("python_host", (str(theirs.fileno()), device, str(int(confined)), told))
+        argv = python_command("zygote", (str(theirs.fileno()), device, str(int(confined)), told, str(counter or "")))
         confinement = None
         if confined:  # the filter and the scratch of a candidate are its own; see `isolation`
-            readable = sandbox.python_paths()
+            readable = (*sandbox.python_paths(), *([counter] if counter else []))
             confinement = sandbox.Confinement(readable=readable, environment=environment, filter=None, gpus=device != "cpu")
         else:
             argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), *argv]
@@ -65,8 +69,13 @@ class Zygote:
         finally:
             theirs.close()
         try:
-            if not select.select([self._control], [], [], _START_SECONDS)[0] or not self._control.recv(1 << 16):
+            if not select.select([self._control], [], [], _START_SECONDS)[0] or not (told := self._control.recv(1 << 20)):
                 raise SandboxFailed(f"the Python host did not start: {self._last_words()}")
+            about = json.loads(told)
+            self.counter: int | None = about.get("counter")
+            """Where a child's counts of operators lie in its memory."""
+            self.composite = frozenset(about.get("composite", ()))
+            """Operators that only call others."""
         except BaseException:
             self.close()
             raise
@@ -169,39 +178,71 @@ class Child:
         self.log = self._read = self.status = -1
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Words of an output (the `chosen` of them) that lay in the process when a visit had ended, and where it handed the output over."""
+
+    region: int
+    start: int
+    words: int
+    chosen: np.ndarray
+    found: np.ndarray | None
+
+
+def _last(calls: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """By place the last call that has it: of calls that share a place that one counts."""
+    return {pages: index for index, (_, pages) in enumerate(calls)}
+
+
 class PythonWorker(PacketWorker):
     """One candidate's process, with the module loaded. `source` is its text (or a shared library, on a GPU), `kernels` the folder with what
-    its build compiled ahead, which the process finds as Triton's cache."""
+    its build compiled ahead, which the process finds as Triton's cache, `kept` what earlier processes of the same candidate left when they
+    had loaded it, and with `threads_only` it can start no processes once it is loaded."""
 
-    def __init__(self, zygote: Zygote, source: bytes, *, threads: int, heap_bytes: int, load_seconds: float, kernels: Path | None = None):
+    def __init__(
+        self,
+        zygote: Zygote,
+        source: bytes,
+        *,
+        threads: int,
+        heap_bytes: int,
+        load_seconds: float,
+        kernels: Path | None = None,
+        kept: Kept | None = None,
+        threads_only: bool = False,
+    ):
         super().__init__()
         self._child = self._process = Child()
         self._device, self._confined = zygote.device, zygote.confined
         if self._device != "cpu":
             self.longest_visit = LONGEST_DEVICE_VISIT
         self._peeks = zygote.device == "cpu" and peeking.permitted()
+        self._counter = zygote.counter
         self._visits = 0
         self._steady = False
         self._arenas: dict[int, mmap.mmap] = {}
-        self._outputs: dict[int, tuple[int, Placed]] = {}
-        self._seen: tuple[np.ndarray, np.ndarray | None] | None = None
+        self._outputs: dict[int, tuple[int, Sequence[Placed]]] = {}
+        self._seen: list[_Seen] = []
         self._rng = np.random.default_rng(secrets.randbits(64))
         self._folder = "" if zygote.confined else tempfile.mkdtemp(prefix="kel-candidate-")
         self._socket, theirs = packet_pair()
-        text, folder = os.memfd_create("source", os.MFD_CLOEXEC), -1
+        more: dict[str, int] = {}
+        text = os.memfd_create("source", os.MFD_CLOEXEC)
         try:
             os.write(text, source)
             os.lseek(text, 0, os.SEEK_SET)
             request = {"threads": threads, "heap_bytes": heap_bytes, "folder": self._folder}
-            fds = [theirs.fileno(), text, self._child.log, self._child.status]
+            request["threads_only"] = threads_only and self._confined
             if kernels is not None:
                 request["kernels"] = str(kernels.absolute())
-                fds.append(folder := os.open(kernels, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            zygote.spawn(request, fds)
+                more["kernels"] = os.open(kernels, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if kept is not None:
+                more |= kept.descriptors()
+            fds = [theirs.fileno(), text, self._child.log, self._child.status, *more.values()]
+            zygote.spawn(request | {"more": list(more)}, fds)
         finally:
-            os.close(text)
-            if folder >= 0:
-                os.close(folder)
+            for fd in (text, *more.values()):
+                os.close(fd)
             theirs.close()
             self._child.started()
         try:
@@ -215,17 +256,27 @@ class PythonWorker(PacketWorker):
 
     def call(self, calls: Sequence[tuple[int, int]], timeout: float) -> Visit:
         """See `workers.Worker`. What the module returns is put into the judge's memory by a second request, which no clock sees."""
+        before = self._called_so_far()
         visit = super().call(calls, timeout)
+        after = self._called_so_far()
+        if before is not None and after is not None:
+            if after["aten::empty"] <= before["aten::empty"] or any(after[name] < count for name, count in before.items()):
+                raise CandidateCheats("it keeps the judge from counting what it has PyTorch do")
+            visit = replace(visit, operators=after - before)
         self._visits += 1
         if self._visits <= 2 or self._visits % 16 == 0:
             self._stand_alone()
         if self._steady:  # the judge looks at the time alone
             return visit
-        last = {pages: index for index, (_, pages) in enumerate(calls)}  # of calls that share a place the last one counts
-        wanted = [number for pages, index in last.items() for number in (index, pages)]
+        wanted = [number for pages, index in _last(calls).items() for number in (index, pages)]
         self._ask(COLLECT, 0, struct.pack(f"<{len(wanted)}I", *wanted), timeout=timeout)
-        self._compare(calls)
+        self._compare()
         return visit
+
+    def _called_so_far(self) -> Counter[str] | None:
+        if self._counter is None or not peeking.permitted():
+            return None
+        return operator_counter.read(self.candidate_pid, self._counter)
 
     def map(self, fd: int, size: int, writable: bool) -> tuple[int, int]:
         """See `workers.Worker`."""
@@ -243,34 +294,47 @@ class PythonWorker(PacketWorker):
     def define(self, inputs: Sequence[Placed], input_region: int, outputs: Sequence[Placed], output_region: int) -> int:
         """See `workers.Worker`."""
         workload = super().define(inputs, input_region, outputs, output_region)
-        self._outputs[workload] = (output_region, outputs[0])
+        self._outputs[workload] = (output_region, tuple(outputs))
         return workload
 
     def _look(self, calls: Sequence[tuple[int, int]], reply: bytes) -> int:
-        # What a call returned must be there when it has returned. The judge reads some words of it out of the process, which is stopped
-        # meanwhile, and sees below that what the process handed over later is the same.
-        self._seen = None
-        if not self._peeks:
-            return 0 if self._device != "cpu" else 8 * len(calls)
-        place = self._outputs[calls[-1][0]][1]
-        address = int.from_bytes(reply[-8:], "little")
-        if address and place.bytes >= 4 and len(reply) == 16 * len(calls):
-            offsets = 4 * np.unique(self._rng.integers(0, place.bytes // 4, _PEEKED))
-            with self.frozen():
-                found = peeking.words(self.candidate_pid, [address + int(offset) for offset in offsets])
-            self._seen = (offsets, found)
-        return 8 * len(calls)
+        # What a call returned must be there when it has returned. The judge reads some words of each output out of the process, which is
+        # stopped meanwhile, and sees below that what the process handed over later is the same.
+        self._seen.clear()
+        if self._device != "cpu":
+            return 0
+        told = [min(len(self._outputs[workload][1]), SEEN_OUTPUTS) for workload, _ in calls]
+        if self._peeks and len(reply) == 8 * (len(calls) + sum(told)):
+            addresses = struct.unpack_from(f"<{sum(told)}Q", reply, 8 * len(calls))
+            starts = list(itertools.accumulate(told, initial=0))
+            places = []
+            for pages, index in _last(calls).items():
+                region, outputs = self._outputs[calls[index][0]]
+                for output, address in zip(outputs, addresses[starts[index] : starts[index + 1]], strict=False):
+                    if output.bytes >= 4:
+                        places.append((region, output.offset + pages * PAGE, output.bytes // 4, address))
+            self._peek(places)
+        return 8 * sum(told)
 
-    def _compare(self, calls: Sequence[tuple[int, int]]) -> None:
-        if self._seen is None:
+    def _peek(self, places: list[tuple[int, int, int, int]]) -> None:
+        if len(places) > _PEEKED_AT_MOST:
+            places = [places[i] for i in self._rng.choice(len(places), _PEEKED_AT_MOST, replace=False)]
+        each = min(_PEEKED, _PEEKED_AT_MOST // max(1, len(places)))
+        chosen = [4 * np.unique(self._rng.integers(0, words, each)) for _, _, words, _ in places]
+        at = [address + int(offset) for (*_, address), offsets in zip(places, chosen, strict=True) for offset in offsets]
+        if not at:
             return
-        offsets, found = self._seen
-        workload, pages = calls[-1]
-        region, place = self._outputs[workload]
-        at = place.offset + pages * PAGE
-        given = np.frombuffer(self._arenas[region], np.uint8, place.bytes // 4 * 4, at).view(np.uint32)[offsets // 4].copy()
-        if found is None or (given != found).any():
-            raise CandidateCheats("what it handed over is not what lay in its memory when the call returned: it computes later")
+        with self.frozen():
+            found = peeking.words(self.candidate_pid, at)
+        ends = itertools.accumulate(map(len, chosen))
+        for (region, start, words, _), offsets, end in zip(places, chosen, ends, strict=True):
+            self._seen.append(_Seen(region, start, words, offsets // 4, None if found is None else found[end - len(offsets) : end]))
+
+    def _compare(self) -> None:
+        for seen in self._seen:
+            given = np.frombuffer(self._arenas[seen.region], np.uint8, 4 * seen.words, seen.start).view(np.uint32)[seen.chosen].copy()
+            if seen.found is None or (given != seen.found).any():
+                raise CandidateCheats("what it handed over is not what lay in its memory when the call returned: it computes later")
 
     def _stand_alone(self) -> None:
         if self._confined and peeking.company(self.candidate_pid):
@@ -291,8 +355,14 @@ class PythonWorker(PacketWorker):
 
     def trace(self, workload: int, timeout: float) -> Traced | None:
         """See `workers.Worker`."""
+        before = self._called_so_far()
         told = json.loads(self._ask(TRACE, workload, timeout=timeout))
-        return Traced({str(name): int(count) for name, count in told["counts"].items()}, bool(told["made_outside"]))
+        after = self._called_so_far()
+        reached = after - before if before is not None and after is not None else None
+        if told["returned"]:
+            self._ask(COLLECT, 0, struct.pack("<2I", 0, 0), timeout=timeout)
+        counts = {str(name): int(count) for name, count in told["counts"].items()}
+        return Traced(counts, bool(told["made_outside"]), reached, bool(told["returned"]))
 
     def _how_it_ended(self, when: str) -> str:
         text = super()._how_it_ended(when)

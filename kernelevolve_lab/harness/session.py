@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from kernelevolve_lab.harness.memory import PAGE, Arena, Placed
 from kernelevolve_lab.harness.policy import Traced
 from kernelevolve_lab.harness.reference import InputSet, Reference
+from kernelevolve_lab.harness.watch import OperatorWatch
 from kernelevolve_lab.harness.workers import Visit, Worker
 
 
@@ -36,14 +37,17 @@ class Arenas:
 
 class Session:
     """A candidate at work. Arenas are numbered 0 and 1. `modules` says by case how a `ModelNew` is built, `load_seconds` how long that
-    may take."""
+    may take; `watch` looks at what its calls have PyTorch do."""
 
-    def __init__(self, worker: Worker, arenas: Arenas, size: int, modules: Mapping[str, str], load_seconds: float):
+    def __init__(
+        self, worker: Worker, arenas: Arenas, size: int, modules: Mapping[str, str], load_seconds: float, watch: OperatorWatch | None = None
+    ):
         self.worker = worker
         self.lacking: tuple[str, ...] = ()
         """Names of the reference's state that the candidate's module, if it is one, does not have."""
         self._modules = modules
         self._load_seconds = load_seconds
+        self._watch = watch
         self.seen: set[int] = set()
         self._lender = arenas
         self._input_regions: dict[int, tuple[int, int]] = {}
@@ -103,11 +107,16 @@ class Session:
         workloads = [self.workload(drawn, arena) for drawn in sets]
         visit = self.worker.call(list(zip(workloads, self._pages(sets, arena), strict=True)), timeout)
         self.seen.update(drawn.id for drawn in sets)
+        if self._watch is not None:
+            self._watch.visited(sets[0].case.name, visit.operators, len(sets))
         return visit
 
     def trace(self, drawn: InputSet, timeout: float) -> Traced | None:
-        """What a call has PyTorch do, None where nothing could."""
-        return self.worker.trace(self.workload(drawn, 0), timeout)
+        """What a call has PyTorch do, None where nothing could. Its outputs lie in the first arena."""
+        found = self.worker.trace(self.workload(drawn, 0), timeout)
+        if found is not None and self._watch is not None:
+            self._watch.traced(drawn.case.name, found.reached)
+        return found
 
     def _pages(self, sets: Sequence[InputSet], arena: int) -> list[int]:
         slot = max(drawn.arena_size for drawn in sets)

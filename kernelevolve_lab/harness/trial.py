@@ -12,15 +12,16 @@ import numpy as np
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import contention, probes, statistics
 from kernelevolve_lab.harness.cold import Flusher
-from kernelevolve_lab.harness.correctness import Checked, check
+from kernelevolve_lab.harness.correctness import Checked, check, explain
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
+from kernelevolve_lab.harness.memory import NAN_POISON
 from kernelevolve_lab.harness.policy import Policy
 from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import CaseTimer, CaseTiming, Limits, ReferenceContender
-from kernelevolve_lab.harness.workers import CandidateCheats, CandidateFailed
+from kernelevolve_lab.harness.workers import CandidateCheats, CandidateFailed, CandidateWrong
 from kernelevolve_lab.operators.base import Work
 from kernelevolve_lab.records import Case, CaseResult, Flag, Ratio, RooflinePoint, Scalar, TargetSpec, Verdict
 from kernelevolve_lab.targets import roofline
@@ -154,9 +155,19 @@ class Trial:
         return checked
 
     def _trace(self, session: Session, drawn: InputSet, case: Case) -> None:
-        """See what a Python candidate has PyTorch do for it; raises `CandidateCheats` where the policy forbids that."""
+        """See what a Python candidate has PyTorch do for it, and that it does its work then, too; raises `CandidateCheats` where the policy
+        forbids what it does, `CandidateWrong` where its outputs are not what they were a call before."""
+        session.arenas[0].poison(drawn.outputs, NAN_POISON)
         found = session.trace(drawn, self._timeout(case))
-        if found is None or not self.bench.policy.computing(found.counts):
+        if found is None:
+            return
+        self.metrics["operators_counted"] = found.reached is not None
+        if found.returned:
+            with session.worker.frozen():
+                again = self.bench.reference.compare(drawn, session.shown[0], NAN_POISON)
+            if not again.ok:
+                raise CandidateWrong(f"right in two calls and wrong in the next, whose use of PyTorch was traced: {explain(again)}")
+        if not self.bench.policy.computing(found.counts):
             return
         reference = self.bench.reference.operators(drawn) if self.bench.policy.mode == "replace" else {}
         if offence := self.bench.policy.offence(found, reference):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -47,11 +47,12 @@ class SandboxFailed(OSError):
 @dataclass(frozen=True)
 class Visit:
     """What one visit took: nanoseconds of each call by the worker's own clock, of the whole by the judge's, and of processor time that all
-    threads of the process used meanwhile."""
+    threads of the process used meanwhile. `operators` counts the calls of PyTorch's operators, None where nobody counts them."""
 
     reported: tuple[int, ...]
     witnessed: int
     processor: int
+    operators: Mapping[str, int] | None = None
 
 
 class Worker(Protocol):
@@ -88,7 +89,8 @@ class Worker(Protocol):
         the reference's state that it has under no such name."""
 
     def trace(self, workload: int, timeout: float) -> Traced | None:
-        """Call once, untimed, and say which of PyTorch's operators ran; None for a process that has no PyTorch."""
+        """Call once, untimed, and say which of PyTorch's operators ran; None for a process that has no PyTorch. The outputs lie where
+        those of a call would."""
 
     def steady(self, calls: int) -> AbstractContextManager[None]:
         """Meanwhile a visit costs the same beside its calls as one of so many calls does, whatever the number of its own."""

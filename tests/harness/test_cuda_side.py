@@ -12,7 +12,7 @@ import pytest
 
 from kernelevolve_lab.harness import cuda_clock, cuda_host, devices, sandbox
 from kernelevolve_lab.harness.memory import NAN_POISON, Arena, Placed
-from kernelevolve_lab.harness.python_host import take_kernels
+from kernelevolve_lab.harness.scratch import take_kernels
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.records import TensorSpec
 from kernelevolve_lab.targets import resolve
