@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,10 +46,11 @@ def describe(target: Mapping[str, Any]) -> SimpleNamespace:
 
 
 def stand_in(target: Mapping[str, Any]) -> None:
-    """Let PyTorch and Triton of this process believe that the target is there, for good."""
+    """Let PyTorch, and Triton where it is installed, believe in this process that the target is there, for good."""
     device = describe(target)
     _torch(device)
-    _triton(device)
+    if find_spec("triton") is not None:
+        _triton(device)
 
 
 def _torch(device: SimpleNamespace) -> None:

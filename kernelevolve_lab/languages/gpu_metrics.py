@@ -37,7 +37,7 @@ class Kernel:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any], arch: str) -> Kernel:
-        """From the object that `triton_ahead` writes; raises `KeyError`, `TypeError` or `ValueError` when it is none."""
+        """From an object of what compiles ahead writes; raises `KeyError`, `TypeError` or `ValueError` when it is none."""
         name, config = str(entry["name"])[:80], str(entry["config"])[:200]
         found = entry.get("kernel")
         if found is None:

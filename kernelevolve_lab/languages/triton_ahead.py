@@ -1,33 +1,26 @@
 """Compiles the kernels of a Triton module ahead of time: runs in a confined process of its own, because it imports the module.
 
-The module's host code is called with fake tensors of each workload's shapes while every launch is recorded rather than made; then what
-was recorded is compiled for the target, several at a time, exactly as the launch itself would have had it compiled. What this process
-writes (`result.json`) is as untrusted as the module: it serves diagnostics and static metrics, never a verdict on what the kernel computes.
-
-A request is the file `request.json` in the working folder: `target` (see `absent_gpu.describe`), `workloads`, `seconds`, `processes`.
+The module's host code is called as `ahead_process` says, while every launch is recorded rather than made; then what was recorded is
+compiled for the target, several at a time, exactly as the launch itself would have had it compiled.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import json
 import os
 import re
-import sys
 import time
-import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kernelevolve_lab.languages import absent_gpu, cubin, diagnostics, occupancy
+from kernelevolve_lab.languages.ahead_process import SOURCE_NAME, Stopped, answer, call_each, load, note
 
-MODULE = "candidate"
-SOURCE_NAME = f"{MODULE}.py"
 KERNELS = "kernels"
 MAX_CONFIGS = 64
 
@@ -43,14 +36,6 @@ class Launch:
     config: str
     workload: int
     programs: tuple[int, ...] = ()
-
-
-class Stopped(Exception):
-    """The candidate's host code failed; `note` is the diagnostic."""
-
-    def __init__(self, note: dict[str, Any]):
-        super().__init__(note["message"])
-        self.note = note
 
 
 class Recorder:
@@ -115,85 +100,6 @@ def _programs(function: Any, args: tuple, kwargs: Mapping[str, Any], grid: Any) 
     return tuple(int(extent) for extent in grid)
 
 
-def load(path: Path) -> types.ModuleType:
-    """Import the candidate; raises `Stopped` when that fails or the module has neither `kernel` nor `ModelNew`."""
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[MODULE] = module
-    with absent_gpu.on_host(), _blaming(path, "error"):
-        spec.loader.exec_module(module)
-    if not callable(getattr(module, "kernel", None)) and not isinstance(getattr(module, "ModelNew", None), type):
-        raise Stopped(_note("error", "the module defines neither a function kernel(*inputs) nor a class ModelNew(nn.Module)"))
-    return module
-
-
-def entry(module: types.ModuleType, workload: Mapping[str, Any]) -> Callable[..., Any]:
-    """What is called with a workload's inputs."""
-    if callable(getattr(module, "kernel", None)):
-        return module.kernel
-    model = module.ModelNew(*ast.literal_eval(workload["init_inputs"]))
-    constants = ast.literal_eval(workload["constants"])
-
-    def call(*inputs: Any) -> Any:
-        arguments = list(inputs[: workload["arguments"]])
-        for position in sorted(constants):
-            arguments.insert(position, constants[position])
-        return model(*arguments)
-
-    return call
-
-
-def record(module: types.ModuleType, workloads: list[Mapping[str, Any]], recorder: Recorder) -> list[dict[str, Any]]:
-    """Call the candidate on fake inputs of every workload; answers diagnostics of what could not be seen ahead."""
-    import torch
-    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-
-    notes = []
-    for number, workload in enumerate(workloads):
-        try:
-            with (
-                absent_gpu.on_host(),
-                FakeTensorMode(allow_non_fake_inputs=True),
-                recorder.recording(number),
-                _blaming(Path(SOURCE_NAME), "warning"),
-            ):
-                inputs = [torch.empty(tuple(shape), dtype=getattr(torch, dtype), device="cuda") for shape, dtype in workload["inputs"]]
-                with torch.no_grad():
-                    entry(module, workload)(*inputs)
-        except Stopped as stopped:
-            note = stopped.note
-            if isinstance(stopped.__cause__, DataDependentOutputException | DynamicOutputShapeException):
-                note = {
-                    **note,
-                    "severity": "note",
-                    "message": "what is launched depends on the inputs' values, so it is compiled at the first call",
-                }
-            if note not in notes:
-                notes.append(note)
-    return notes
-
-
-@contextlib.contextmanager
-def _blaming(path: Path, severity: str) -> Iterator[None]:
-    """Turn any exception of the candidate into `Stopped` with the line of its own that raised it."""
-    try:
-        yield
-    except Stopped:
-        raise
-    except BaseException as error:
-        error_type = type(error).__name__
-        if _compilation_error(error) is not None:
-            raise Stopped(_note("error", **_compilation_error(error))) from error
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == path.name]
-        line = frames[-1].lineno if frames else 0
-        message = diagnostics.clean(f"{error_type}: {str(error).strip() or 'no message'}")
-        raise Stopped(_note(severity, message, line or 0)) from error
-
-
-def _note(severity: str, message: str, line: int = 0, column: int = 0) -> dict[str, Any]:
-    return {"severity": severity, "message": message, "line": line, "column": column}
-
-
 def _compilation_error(error: BaseException) -> dict[str, Any] | None:
     """Message and place of the innermost error of Triton's front end, in the candidate's own lines."""
     from triton.compiler.errors import CompilationError
@@ -241,7 +147,7 @@ def _read(folder: Path, index: int) -> dict[str, Any]:
     try:
         return json.loads((folder / f"{index}.json").read_text())
     except (OSError, ValueError):
-        return {"error": _note("error", "Triton's compiler ended abnormally on this kernel"), "log": _tail(folder / f"{index}.log")}
+        return {"error": note("error", "Triton's compiler ended abnormally on this kernel"), "log": _tail(folder / f"{index}.log")}
 
 
 def _tail(path: Path) -> str:
@@ -263,7 +169,7 @@ def _compile_one(launch: Launch, folder: Path, index: int, deadline: float) -> N
             _prepare_launcher(compiled)
         except Exception as error:
             place = _compilation_error(error) or {"message": diagnostics.clean(f"{type(error).__name__}: {str(error).strip()}")}
-            told = {"error": _note("error", **place), "log": _tail(folder / f"{index}.log")}
+            told = {"error": note("error", **place), "log": _tail(folder / f"{index}.log")}
         told["seconds"] = time.perf_counter() - started
     written = folder / f"{index}.part"
     written.write_text(json.dumps(told))
@@ -313,8 +219,8 @@ def main() -> None:
     try:
         absent_gpu.stand_in(request["target"])
         recorder = Recorder()
-        module = load(Path(SOURCE_NAME).absolute())
-        result["notes"] = record(module, request["workloads"], recorder)
+        module = load(Path(SOURCE_NAME).absolute(), _compilation_error)
+        result["notes"] = call_each(module, request["workloads"], recorder.recording, _compilation_error, deadline)
         result["configs"] = recorder.configs
         told = compile_all(recorder.launches, request["processes"], deadline)
         for launch, outcome in zip(recorder.launches, told, strict=True):
@@ -324,6 +230,4 @@ def main() -> None:
         _rename_groups(Path(KERNELS), request["kept_at"])
     except Stopped as stopped:
         result["notes"].append(stopped.note)
-    written = Path("result.part")
-    written.write_text(json.dumps(result))
-    written.rename("result.json")
+    answer(result)

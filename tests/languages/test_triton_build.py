@@ -7,8 +7,8 @@ from triton_sources import BY_VALUE, ENTRY, MODEL, PRODUCT, SCALE, TUNED, WRONG_
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness.sandbox import compiler_sandbox
-from kernelevolve_lab.languages.base import Build, Workload
-from kernelevolve_lab.languages.triton import KERNELS, TRITON
+from kernelevolve_lab.languages.base import KERNELS, Build, Workload
+from kernelevolve_lab.languages.triton import TRITON
 from kernelevolve_lab.records import TensorSpec
 from kernelevolve_lab.targets import resolve
 
