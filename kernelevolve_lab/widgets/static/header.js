@@ -144,7 +144,6 @@ export function header(store) {
     cost.root.title = `${status.tokens_in} tokens sent, ${status.tokens_out} received; ${cap ? `at most ${moneyText(cap)} may be spent` : "no cap on the cost"}`;
     raise.hidden = !cap;
     setText(raise, `+${moneyText(raised(cap))}`);
-    enable(raise, none, `Raise the cap on the cost by ${moneyText(raised(cap))}${over ? "; the run goes on" : ""}`);
     pause.hidden = state !== "running" && state !== "empty";
     resume.hidden = !pause.hidden || state === "finished";
     const none = state === "empty" ? "There is no run yet" : "";
@@ -152,6 +151,7 @@ export function header(store) {
     enable(resume, none, state === "paused" ? "Go on searching" : "Take the run up again in this process");
     enable(stop, none || (over || state === "interrupted" ? "The run is not running" : ""), "End the search; what was judged stays");
     enable(extend, none, `Add 25 candidates${status.budget.seconds ? " and 60 seconds" : ""} to the budget${over ? "; the run goes on" : ""}`);
+    enable(raise, none, `Raise the cap on the cost by ${moneyText(raised(cap))}${over ? "; the run goes on" : ""}`);
     enable(exporter, none || (!store.exports.length ? "This run cannot be exported from here" : !status.best && !untimed() ? "There is nothing correct to export yet" : ""), "Write the best candidate, or the selected one, to a folder");
     announce(status);
     drawClock();
