@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,9 @@ class Rule:
     silent: Mapping[str, float]
 
     def holds(self, quantities: Mapping[str, Any]) -> bool:
-        """Whether all conditions hold; False where a quantity is unknown."""
-        return all(name in quantities and _COMPARE[how](quantities[name], value) for name, how, value in self.when)
+        """Whether all conditions hold; False where a quantity is unknown or no number."""
+        known = {name: value for name, value in quantities.items() if isinstance(value, (int, float))}
+        return all(name in known and _COMPARE[how](known[name], value) for name, how, value in self.when)
 
 
 @cache
@@ -63,8 +65,12 @@ def diagnose(
     memory_side = _is_memory(point.bound_by)
     ratios = {r.case.name: s.value for r in placed for s in r.speedups if s.baseline == main}
     quantities: dict[str, Any] = {
-        **{name: value for name, value in metrics.items() if isinstance(value, (int, float))},
+        **metrics,
         "seconds": seconds,
+        "ms": seconds * 1e3,
+        "roof_ms": roof_seconds * 1e3,
+        "passes": 1 / point.fraction if point.fraction > 0 else math.inf,
+        "level": _level(point.bound_by),
         "fraction": point.fraction,
         "intensity": point.intensity,
         "gain": seconds - roof_seconds,
@@ -76,11 +82,13 @@ def diagnose(
     }
     if most.case.name in threads_used:
         quantities["threads_used"] = threads_used[most.case.name]
+    if metrics.get("hot_loop_fma"):
+        quantities["loads_per_fma"] = metrics.get("hot_loop_loads", 0) / metrics["hot_loop_fma"]
     if ratios:
         quantities["case_ratio_spread"] = max(ratios.values()) / min(ratios.values())
         quantities["worst_case"] = min(ratios, key=lambda name: ratios[name])
         quantities["against_main"] = ratios.get(most.case.name, 0.0)
-    findings = tuple(Finding(what=r.what.format(**quantities), advice=r.advice) for r in rules() if r.holds(quantities))
+    findings = tuple(Finding(what=r.what.format(**quantities), advice=r.advice, rule=r.name) for r in rules() if r.holds(quantities))
     bound = "latency" if roof_seconds < LATENCY_SECONDS else "memory" if memory_side else "compute"
     if bound != "latency" and point.fraction < FAR_BELOW:
         bound = "unknown"
@@ -91,11 +99,15 @@ def _summary(bound: str, result: CaseResult) -> str:
     point, seconds = result.roofline, result.times["candidate"].median
     assert point is not None
     if _is_memory(point.bound_by):
-        reached = f"{point.fraction:.0%} of {point.bound_by.upper()} bandwidth ({point.bytes_per_second / 1e9:.1f} GB/s)"
+        reached = f"{point.fraction:.0%} of {_level(point.bound_by)} bandwidth ({point.bytes_per_second / 1e9:.1f} GB/s)"
     else:
         reached = f"{point.fraction:.0%} of {point.bound_by} peak ({point.flops_per_second / 1e9:.1f} GFLOP/s)"
     lead = {"latency": "latency-bound", "unknown": "far below its roof", "memory": "memory-bound", "compute": "compute-bound"}[bound]
     return f"{lead} at {reached}, {seconds * 1e3:.3g} ms in '{result.case.name}'"
+
+
+def _level(bound_by: str) -> str:
+    return bound_by.upper() if _is_memory(bound_by) else bound_by
 
 
 def _is_memory(name: str) -> bool:

@@ -8,16 +8,16 @@ inspector). It is made by rules, so that it costs nothing and can be tested; a m
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
+from kernelevolve_lab.knowledge import advising, floors
+from kernelevolve_lab.knowledge.calm import Calm, calm_seconds, calmest
+from kernelevolve_lab.knowledge.outcomes import against
 from kernelevolve_lab.knowledge.retrieval import Query
 from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import Evaluation, Flag, Profile, TargetSpec, Verdict
+from kernelevolve_lab.records import CaseResult, Evaluation, Profile, TargetSpec, Verdict
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 STALLED_AFTER = 6
@@ -48,7 +48,8 @@ class Analysis:
 
     def query(self, operator: Operator, target: TargetSpec, language: str, profile: Profile = "laptop") -> Query:
         """What to look for in the knowledge base, for the cases of a size profile."""
-        found = self.evidence if self.phase != "draft" else ()
+        # What a run says of its own candidates would make the pages change from prompt to prompt; what went wrong must be looked for.
+        found = self.evidence if self.phase == "repair" else ()
         words = " ".join((operator.name, operator.title, operator.title, operator.semantics, self.bottleneck, *found, *self.advice))
         dtypes = frozenset(case.dtype for case in operator.visible(profile))
         # What bounds an operator on paper need not bound the first kernel: a draft looks at pages for every bottleneck, at those first.
@@ -84,7 +85,10 @@ def diagnose(operator: Operator, target: TargetSpec, state: RunState, parents: S
         return _repair(evaluation, state, entry)
     if fails_elsewhere(entry.evaluation):
         return Analysis(
-            "repair", "numerics", ("It is right on the cases that you are shown and wrong on another.",), _advice("numerics", "repair")
+            "repair",
+            "numerics",
+            ("It is right on the cases that you are shown and wrong on another.",),
+            advising.by_bottleneck("numerics", "repair"),
         )
     return _improve(operator, target, state, entry, evaluation)
 
@@ -94,17 +98,13 @@ def _draft(operator: Operator, target: TargetSpec, state: RunState) -> Analysis:
     profile = state.config.profile if state.config else "laptop"
     evidence, bounds = [], []
     for case in operator.visible(profile):
-        work = operator.work(case)
-        bandwidth, compute = _roofs(target, case.dtype)
-        if bandwidth and compute and work.bytes:
-            by_memory, by_compute = work.bytes / bandwidth, work.flops / compute
-            bounds.append("memory" if by_memory >= by_compute else "compute")
-            evidence.append(
-                f"Case {case.name}: at least {max(by_memory, by_compute) * 1e3:.3g} ms when its data comes from main memory "
-                f"({work.bytes / 1e6:.3g} MB, {work.flops / 1e6:.3g} MFLOP): {bounds[-1]}-bound."
-            )
+        if least := floors.floor(target, operator.work(case), case.dtype):
+            bounds.append("memory" if least.memory else "compute")
+            rate = f"{least.rate / 1e9:.3g} {'GB/s' if least.memory else 'GFLOP/s'}"
+            what = f"its bytes at the {rate} of {least.level}" if least.memory else f"its arithmetic at the {rate} of {least.level}"
+            evidence.append(f"Case {case.name} takes at least {least.seconds * 1e3:.3g} ms, {what}: {bounds[-1]}-bound on paper.")
     bottleneck = max(sorted(set(bounds)), key=bounds.count) if bounds else ""
-    return Analysis("draft", bottleneck, tuple(evidence), _advice(bottleneck, "draft"))
+    return Analysis("draft", bottleneck, tuple(evidence), advising.by_bottleneck(bottleneck, "draft"))
 
 
 def _repair(evaluation: Evaluation, state: RunState, entry: Entry) -> Analysis:
@@ -125,58 +125,64 @@ def _repair(evaluation: Evaluation, state: RunState, entry: Entry) -> Analysis:
     avoid = ()
     if before is not None and before.correct:
         evidence.append(f"Its parent {before.candidate.id} is correct: the fault lies in what this candidate changed.")
-    return Analysis("repair", bottleneck, tuple(evidence), _advice(bottleneck, "repair"), avoid)
+    return Analysis("repair", bottleneck, tuple(evidence), advising.by_bottleneck(bottleneck, "repair"), avoid)
 
 
 def _improve(operator: Operator, target: TargetSpec, state: RunState, entry: Entry, evaluation: Evaluation) -> Analysis:
-    judged = evaluation.diagnosis
-    bottleneck = judged.bound if judged and judged.bound != "unknown" else _bound_by_roofline(evaluation)
-    evidence, advice = [], []
-    if judged:
-        evidence += [judged.summary, *(finding.what for finding in judged.findings)]
-        advice += [finding.advice for finding in judged.findings if finding.advice]
-    evidence += [*_room(evaluation), *_unevenness(evaluation), *_against_parent(state, entry), *_against_best(state, entry)]
-    phase = "improve"
+    judged, calm = evaluation.diagnosis, calmest(state)
+    shares = _shares(evaluation, calm)
+    bottleneck = _bottleneck(evaluation, shares)
+    noticed = [finding for finding in judged.findings if finding.rule not in advising.ROOF_RULES] if judged else []
+    evidence = [*_standing(shares), *(finding.what for finding in noticed), *_unevenness(evaluation)]
+    evidence += [*_against_parent(state, entry), *_against_best(state, entry)]
+    phase, avoid = "improve", []
     children = [child for child in state.children(entry.candidate.id) if child.evaluation is not None]
     recent = sorted(children, key=lambda child: child.order)[-STALLED_AFTER:]
-    avoid = []
     if len(recent) == STALLED_AFTER and all(child.fitness <= entry.fitness for child in recent):
         phase = "stalled"
         evidence.append(f"The last {STALLED_AFTER} kernels made from this one were not faster.")
         avoid.append("Small variations of this kernel: change the algorithm, the layout or what is parallel.")
-    return Analysis(phase, bottleneck, tuple(filter(None, evidence)), (*advice, *_advice(bottleneck, phase)), tuple(avoid))
+    advice, tried = advising.by_evidence(operator, target, state, entry, evaluation, noticed, bottleneck, phase, shares)
+    return Analysis(phase, bottleneck, tuple(filter(None, evidence)), advice, (*avoid, *tried))
 
 
-def _roofs(target: TargetSpec, dtype: str) -> tuple[float, float]:
-    """Bytes/s of the main memory and the highest FLOP/s for that dtype, whole device; 0 where unknown."""
-    bandwidth = next((c.value for name in ("dram", "hbm") if (c := target.ceiling("bandwidth", name))), 0.0)
-    compute = [c.value for c in target.ceilings if c.kind == "compute" and c.threads == 0 and c.name.split("-")[0] == dtype]
-    return bandwidth, max(compute, default=0.0)
-
-
-def _bound_by_roofline(evaluation: Evaluation) -> str:
-    points = [result.roofline for result in evaluation.cases if result.roofline is not None]
-    if not points:
-        return ""
-    if max(point.fraction for point in points) < FAR_FROM_ROOF:
-        return ""
-    names = ["compute" if point.bound_by.startswith(("float", "bfloat", "int", "tf32")) else "memory" for point in points]
-    return max(sorted(set(names)), key=names.count)
-
-
-def _room(evaluation: Evaluation) -> list[str]:
-    """How far the roof is; a busy machine makes every kernel look farther from it than it is."""
-    if Flag.NOISY in evaluation.flags:
-        return []
-    lines = []
+def _shares(evaluation: Evaluation, calm: Calm) -> dict[str, tuple[CaseResult, float, float]]:
+    """By visible case: the result, the seconds that it takes on a calm machine, and the share of them that the roof allows. A busy machine
+    makes every kernel look farther from the roof than it is, so the calm time is estimated from the paired ratio."""
+    shares = {}
     for result in evaluation.cases:
-        if (point := result.roofline) is None or point.fraction <= 0:
-            continue
-        reached = f"Case {result.case.name} reaches {point.fraction:.0%} of the {point.bound_by} roof"
-        if point.fraction >= NEAR_ROOF:
-            lines.append(f"{reached}: only moving fewer bytes or doing less work can make it much faster.")
+        if (point := result.roofline) is not None and point.fraction > 0 and "candidate" in result.times:
+            seconds = calm_seconds(result, calm)
+            shares[result.case.name] = (result, seconds, point.fraction * result.times["candidate"].median / seconds)
+    return shares
+
+
+def _bottleneck(evaluation: Evaluation, shares: dict[str, tuple[CaseResult, float, float]]) -> str:
+    """What limits, as far as the numbers tell: what the judge said of starts and waiting, else the roof that it is not far from."""
+    if evaluation.diagnosis and evaluation.diagnosis.bound == "latency":
+        return "latency"
+    if not shares:
+        return evaluation.diagnosis.bound if evaluation.diagnosis and evaluation.diagnosis.bound != "unknown" else ""
+    result, _, share = max(shares.values(), key=lambda found: found[1] * (1 - min(1.0, found[2])))
+    if share < FAR_FROM_ROOF:
+        return ""
+    return "memory" if floors.is_memory(result.roofline.bound_by) else "compute"
+
+
+def _standing(shares: dict[str, tuple[CaseResult, float, float]]) -> list[str]:
+    """Where the kernel stands in each case: what its bytes or its arithmetic take at least, and what that says of its time."""
+    lines = []
+    for name, (result, seconds, share) in shares.items():
+        point, took = result.roofline, f"{share:.0%} of its {seconds * 1e3:.3g} ms"
+        level = floors.level_name(point.bound_by)
+        if floors.is_memory(point.bound_by):
+            rate = point.bytes_per_second / point.fraction / 1e9
+            moved = f"Case {name}: its bytes are in {level}; moved once, at {rate:.3g} GB/s, they take {took}"
+            meaning = f"moved {1 / share:.2g} times they would take all of it" if share >= FAR_FROM_ROOF else "most of its time is not that"
         else:
-            lines.append(f"{reached}: up to {1 / point.fraction:.2g}× is left.")
+            moved = f"Case {name}: its arithmetic at the peak of {level} takes {took}"
+            meaning = f"up to {1 / share:.2g}× is left"
+        lines.append(f"{moved}: {'only fewer bytes or less work can make it much faster' if share >= NEAR_ROOF else meaning}.")
     return lines
 
 
@@ -197,11 +203,12 @@ def _against_parent(state: RunState, entry: Entry) -> list[str]:
         return []
     mine, its = entry.evaluation.speedup, before.evaluation.speedup
     change = f"{its.value:.3f}× to {mine.value:.3f}×"
-    if mine.low > its.high:
-        return [f"Its last change helped: from {change}."]
-    if mine.high < its.low:
-        return [f"Its last change hurt: from {change}; consider taking it back."]
-    return [f"Whether its last change helped is not settled: {change}, and the intervals overlap."]
+    match against(entry, before):
+        case "faster":
+            return [f"Its last change helped: from {change}."]
+        case "slower":
+            return [f"Its last change hurt: from {change}; consider taking it back."]
+    return [f"Whether its last change helped is not settled: {change}, and the timings do not tell the two apart."]
 
 
 def _against_best(state: RunState, entry: Entry) -> list[str]:
@@ -214,18 +221,3 @@ def _against_best(state: RunState, entry: Entry) -> list[str]:
 
 def _parent(state: RunState, entry: Entry) -> Entry | None:
     return next((state.entries[parent] for parent in entry.candidate.parents if parent in state.entries), None)
-
-
-@cache
-def _rules() -> dict[str, dict[str, list[str]]]:
-    return tomllib.loads((Path(__file__).parent / "advice.toml").read_text("utf-8"))
-
-
-def inclinations(phase: str) -> tuple[str, ...]:
-    """Directions among which parallel requests of a phase are spread, so that they do not all bring the same kernel; none for repairs."""
-    return tuple(_rules()["inclinations"].get(phase, ()))
-
-
-def _advice(bottleneck: str, phase: str) -> tuple[str, ...]:
-    rules = _rules()
-    return tuple(rules.get(bottleneck, {}).get(phase, ()) or rules.get(bottleneck, {}).get("any", ()))

@@ -1,7 +1,8 @@
 """Distils a run into lessons: which changes helped or hurt, by how much, what failed again and again, and the winner.
 
-Only what the intervals support becomes a lesson: a change helped when the whole interval of the ratio child over parent lies above 1. That
-ratio is conservative (its bounds divide the bounds of two separate comparisons with the same baseline).
+Only what the intervals support becomes a lesson: a change helped when the whole interval of the ratio child over parent lies above 1, and
+hurt when it lies below 1 and neither timing was noisy, since an idea that is written off is not tried again. That ratio is conservative
+(its bounds divide the bounds of two separate comparisons with the same baseline).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kernelevolve_lab.knowledge.lessons import Gain, Lesson, LessonBook
+from kernelevolve_lab.knowledge.outcomes import against
 from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Evidence, Verdict
@@ -52,7 +54,7 @@ def _changes(state: RunState, operator: Operator) -> Iterator[Lesson]:
         evidence = f"run {state.run}: {parents[0].candidate.id} to {entry.candidate.id}"
         if gain.low > 1 and gain.value >= WORTH_TELLING:
             yield _lesson("helped", state, operator, text, gain, evidence)
-        elif gain.high < 1 and gain.value <= 1 / WORTH_TELLING:
+        elif against(entry, parents[0]) == "slower" and gain.value <= 1 / WORTH_TELLING:
             yield _lesson("hurt", state, operator, text, gain, evidence)
 
 

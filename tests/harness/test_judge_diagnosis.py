@@ -45,3 +45,14 @@ def test_idle_threads_and_uneven_cases_are_noticed():
 
 def test_without_ceilings_there_is_no_diagnosis():
     assert diagnosis.diagnose([_result(0.4, "dram").model_copy(update={"roofline": None})], 2, {}, "eager", {}) is None
+
+
+def test_advice_follows_from_what_the_build_shows():
+    """A loop that calls is told of its calls, a clean one is not; the particular comes before the general."""
+    calls = {"hot_loop_call": 1, "calls_in_loops": "expf 1", "hot_loop_vector_bits": 0, "hot_loop_scalar_fp": 3}
+    found = diagnosis.diagnose([_result(0.2, "l3")], 2, {"a": 0.98}, "eager", calls)
+    assert found.findings[0].rule == "calls in the hot loop" and "expf 1" in found.findings[0].what
+    clean = {"hot_loop_call": 0, "calls_in_loops": "", "hot_loop_vector_bits": 512, "hot_loop_scalar_fp": 0, "hot_loop_spill_loads": 0}
+    found = diagnosis.diagnose([_result(0.2, "l3")], 2, {"a": 0.98}, "eager", clean)
+    assert [finding.rule for finding in found.findings] == ["its bytes take little of its time"]
+    assert "bandwidth of L3, take 0.2 ms of its 1 ms" in found.findings[0].what

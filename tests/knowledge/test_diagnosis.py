@@ -57,7 +57,7 @@ def test_improvement_tells_what_the_run_knows(operator):
     analysis = diagnose(operator, TARGET, state, (second.id,))
     assert (analysis.phase, analysis.bottleneck) == ("improve", "memory")
     assert "last change helped: from 1.000× to 1.500×" in said(analysis)
-    assert "42% of the dram roof: up to 2.4× is left" in said(analysis)
+    assert "its bytes are in main memory; moved once, at 38.1 GB/s, they take 42% of its 0.667 ms" in said(analysis)
     back = diagnose(operator, TARGET, state, (first.id,))
     assert f"best kernel of the run is {second.id}" in said(back)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from kernelevolve_lab.knowledge.diagnosis import Analysis, inclinations
+import re
+
+from kernelevolve_lab.knowledge.advising import inclinations
+from kernelevolve_lab.knowledge.diagnosis import Analysis
 from kernelevolve_lab.knowledge.lessons import Lesson, LessonBook, most_useful
+from kernelevolve_lab.knowledge.page import Page
 from kernelevolve_lab.knowledge.retrieval import KnowledgeBase
 from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.chat.context import Advice, LanguageNotes
@@ -14,6 +18,14 @@ from kernelevolve_lab.records import Candidate
 PAGES, LESSONS = 4, 8
 
 _VERBS = {"helped": "Helped", "hurt": "Hurt", "pitfall": "Failed", "winner": "Won"}
+
+
+_EXAMPLE = re.compile(r"^```[^\n]*\n(?:(?!```)[^\n]*\n){12,}```[ \t]*$", re.MULTILINE)
+
+
+def without_examples(text: str) -> str:
+    """The text of a page without its worked examples, which are fenced blocks of a dozen lines or more."""
+    return _EXAMPLE.sub("(The example is left out here.)", text)
 
 
 class Adviser:
@@ -38,8 +50,10 @@ class Adviser:
         return Advice(
             rules=render("rules", pages=rules) if rules else "",
             diagnosis=render("diagnosis", analysis=analysis) if analysis else "",
-            inclinations=inclinations(analysis.phase if analysis else "draft" if not request.parents else "improve"),
-            knowledge=tuple(render("page", page=hit.page) for hit in hits),
+            inclinations=inclinations(
+                analysis.phase if analysis else "draft" if not request.parents else "improve", bool(analysis and analysis.advice)
+            ),
+            knowledge=tuple(self._page(hit.page, whole=not request.parents or not number) for number, hit in enumerate(hits)),
             lessons=tuple(self._lesson(lesson, with_source=not request.parents) for lesson in lessons),
         )
 
@@ -53,6 +67,10 @@ class Adviser:
                 title = "carried over: the winner of an earlier run"
                 return Candidate(language=request.language, source=lesson.source, proposer="lesson", title=title, notes=notes)
         return None
+
+    def _page(self, page: Page, whole: bool) -> str:
+        """A page for a prompt. Where a kernel is there to be improved, only the best page keeps its worked examples."""
+        return render("page", page=page, teaching=page.teaching if whole else without_examples(page.teaching))
 
     def _lesson(self, lesson: Lesson, with_source: bool) -> str:
         against = "over the main baseline" if lesson.kind == "winner" else "against its parent"

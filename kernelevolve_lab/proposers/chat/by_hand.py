@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.knowledge.diagnosis import diagnose
 from kernelevolve_lab.operators.base import Operator
@@ -41,10 +42,10 @@ def prompt(state: RunState, operator: Operator, parents: tuple[str, ...] = ()) -
 def read(text: str, state: RunState, parents: tuple[str, ...] = ()) -> reply.Parsed:
     """The source, title and plan in a model's reply; edits apply to the first parent. Raises `UnusableReply` where there is no candidate in
     it, also for a source that the run has already."""
-    language = _language(state)
+    binding = registry.load("languages", state.config.language).binding
     parent = state.entries[parents[0]].candidate.source if parents else None
     try:
-        parsed = reply.parse(text, binding=language.binding, parent=parent)
+        parsed = reply.parse(text, binding=binding, parent=parent)
     except reply.ReplyProblem as problem:
         raise UnusableReply(str(problem)) from None
     known = novelty.twin(state.config.language, parsed.source, state.entries.values())

@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kernelevolve_lab.knowledge.calm import Calm, calmest
+from kernelevolve_lab.knowledge.floors import floor
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.chat import findings, history
@@ -32,21 +34,26 @@ PRIORITY = {
             "second_parent",
             "diagnosis",
             "target",
+            "tried",
             "failed",
             "knowledge",
             "lessons",
             "history",
-            "siblings",
+            "changes",
         )
     )
 }
-"""Which sections keep their place when the prompt must shrink: the first is served first."""
+"""Which sections keep their place when the prompt must shrink: the first is served first. What was tried near the parents, a line each,
+comes before knowledge, because a kernel that is written a second time costs a whole candidate; the diffs that made it come last."""
 
 ORDER = (
-    "task", "target", "rules", "guide", "knowledge", "lessons", "history", "siblings", "failed", "parent", "second_parent", "diagnosis",
-    "steering", "ask",
+    "task", "target", "rules", "guide", "lessons", "knowledge", "history", "changes", "tried", "failed", "parent", "second_parent",
+    "diagnosis", "steering", "ask",
 )  # fmt: skip
 """How sections follow each other in the prompt: stable ones first, the question last."""
+
+CHANGES = 3
+"""Diffs of so many candidates that were made from a parent are shown, of the best."""
 
 _UNITS = {"cpu": "cores", "nvidia": "SMs", "amd": "CUs", "mtia": "PEs"}
 
@@ -118,20 +125,25 @@ def compose(
         "steering": _steering(state),
         "ask": (_ask(request, parents, advice),),
     }
+    calm = calmest(state)
     if parents:
         heading = "The kernel to improve" if len(parents) == 1 else "First parent"
-        made["parent"] = _parent(parents[0], heading, operator, language)
+        made["parent"] = _parent(parents[0], heading, operator, language, calm)
     if len(parents) > 1:
-        made["second_parent"] = _parent(parents[1], "Second parent", operator, language)
+        made["second_parent"] = _parent(parents[1], "Second parent", operator, language, calm)
     told = {parent.candidate.id for parent in parents}
     if parents and request.memory in ("parent", "both"):
         steps = [step for parent in parents for step in history.ancestors(state, parent.candidate.id, operator)[:-1]]
         made["history"] = _steps("How it came about: its ancestors, oldest first", steps)
         told |= {step.id for step in steps}
-    if parents and request.memory in ("siblings", "both"):
-        steps = [step for parent in parents for step in history.siblings(state, parent.candidate.id, operator)]
-        made["siblings"] = _steps("What was already made from it", steps)
-        told |= {step.id for step in steps}
+    if parents and request.memory != "clean_slate":
+        made_from = [history.children(state, parent.id, operator) for parent in parents]
+        beside = [group for parent in parents for group in history.siblings(state, parent.id, operator)]
+        made["tried"] = _tried(made_from, beside, told, _main_baseline(parents))
+        told |= {step.id for group in (*made_from, *beside) for step in group.steps}
+        if request.memory in ("siblings", "both"):
+            changed = [history.Step(step.id, step.id, step.diff) for group in made_from for step in group.steps if step.diff][:CHANGES]
+            made["changes"] = _steps("What the best of those made from it changed", changed) if changed else ()
     made["failed"] = _failed(request, told)
     required = {"task", "parent", "steering", "ask"}
     sections = [Section(name, PRIORITY[name], made[name], name in required) for name in ORDER if name in made]
@@ -143,7 +155,7 @@ def diagnosis_parts(request: ProposalRequest, language: LanguageNotes) -> tuple[
     """Task, target and first parent as a prompt shows them at their shortest, for the diagnosis."""
     state, operator = request.state, request.operator
     dtypes = {case.dtype for case in operator.visible(_profile(state))}
-    parent = _parent(state.entries[request.parents[0]], "The kernel", operator, language)[0]
+    parent = _parent(state.entries[request.parents[0]], "The kernel", operator, language, calmest(state))[0]
     return _task(operator, state, request.target)[0], _target(request.target, dtypes)[-1], parent
 
 
@@ -159,7 +171,7 @@ def reference_source(operator: Operator, state: RunState) -> str:
 
 def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str, ...]:
     profile = _profile(state)
-    rows = [_case_row(case, operator, state) for case in operator.visible(profile)]
+    rows = [_case_row(case, operator, state, target) for case in operator.visible(profile)]
     dtypes = sorted({case.dtype for case in operator.visible(profile)})
     floors = ", ".join(f"{operator.tolerance.floors[dtype]:g} for {dtype}" for dtype in dtypes if dtype in operator.tolerance.floors)
     source = reference_source(operator, state)
@@ -171,8 +183,15 @@ def _profile(state: RunState) -> Profile:
     return state.config.profile if state.config else "laptop"
 
 
-def _case_row(case: Case, operator: Operator, state: RunState) -> dict[str, str]:
+def _case_row(case: Case, operator: Operator, state: RunState, target: TargetSpec) -> dict[str, str]:
     work = operator.work(case)
+    least = floor(target, work, case.dtype)
+    where = f", which are in {least.level}" if least and least.memory else ""
+    by = (
+        f"{'these bytes' if least.memory else 'this arithmetic'} at {rate(least.rate, 'B/s' if least.memory else 'FLOP/s')}"
+        if least
+        else ""
+    )
     times = [baseline for baseline in state.baselines if baseline.case.name == case.name]
     inputs = next((baseline.inputs for baseline in times if baseline.inputs), ())
     return {
@@ -181,8 +200,9 @@ def _case_row(case: Case, operator: Operator, state: RunState) -> dict[str, str]
         "dtype": case.dtype,
         "distribution": case.distribution,
         "inputs": ", ".join(map(str, inputs)),
-        "work": f"{rate(work.flops, 'FLOP')}, {rate(work.bytes, 'B')}",
-        "times": ", ".join(f"{baseline.name} takes {duration(baseline.timing.median)}" for baseline in times),
+        "work": f"{rate(work.flops, 'FLOP')}, {rate(work.bytes, 'B')}{where}",
+        "floor": f"least time {duration(least.seconds)} ({by})" if least else "",
+        "times": ", ".join(f"{baseline.name} took {duration(baseline.timing.median)}" for baseline in times),
     }
 
 
@@ -206,10 +226,10 @@ def _threads(count: int) -> str:
     return "" if count == 0 else f" on {count} thread{'s' if count > 1 else ''}"
 
 
-def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNotes) -> tuple[str, ...]:
+def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNotes, calm: Calm) -> tuple[str, ...]:
     variants = []
     for full in (True, False):
-        told = findings.describe(entry.evaluation, operator, full=full)
+        told = findings.describe(entry.evaluation, operator, calm, full=full)
         variants.append(
             render(
                 "parent",
@@ -224,11 +244,35 @@ def _parent(entry: Entry, heading: str, operator: Operator, language: LanguageNo
     return tuple(dict.fromkeys(variants))
 
 
+def _main_baseline(parents: Sequence[Entry]) -> str:
+    found = [parent.evaluation.speedup.baseline for parent in parents if parent.evaluation and parent.evaluation.speedup]
+    return found[0] if found else "the baseline"
+
+
+def _tried(made_from: Sequence[history.Group], beside: Sequence[history.Group], told: set[str], baseline: str) -> tuple[str, ...]:
+    """What was tried near the parents, in fewer and fewer lines; what was made from a parent itself gives way last. Each is told once."""
+    variants = []
+    for own, others in ((12, 8), (8, 4), (5, 2), (3, 0)):
+        seen, groups = set(told), []
+        for count, group in [*((own, group) for group in made_from), *((others, group) for group in beside)]:
+            steps = [step for step in group.steps if step.id not in seen]
+            seen |= {step.id for step in steps}
+            lines = [step.line for step in steps[:count]]
+            if len(steps) > count and lines:
+                lines.append(f"… and {len(steps) - count} more, behind these")
+            groups.append((group.heading, lines))
+        if shown := [(heading, lines) for heading, lines in groups if lines]:
+            variants.append(render("tried", groups=shown, baseline=baseline))
+    return tuple(dict.fromkeys(variants))
+
+
 def _failed(request: ProposalRequest, told: set[str]) -> tuple[str, ...]:
-    if request.memory == "clean_slate" and not request.parents:
+    if request.memory in ("clean_slate", "none") and not request.parents:
         return ()
-    lines = history.failures(request.state, request.operator, request.parents, told)
-    return tuple(render("failed", lines=lines[:count]) for count in (20, 10, 5, 2) if lines[:count])
+    failed = history.failures(request.state, request.operator, told)
+    undecided = history.undecided(request.state, request.operator, told) if request.parents else []
+    variants = [render("failed", failed=failed[:most], undecided=undecided[:some]) for most, some in ((12, 6), (6, 3), (3, 0))]
+    return tuple(dict.fromkeys(variants)) if failed or undecided else ()
 
 
 def _steps(heading: str, steps: Sequence[history.Step]) -> tuple[str, ...]:
@@ -258,8 +302,11 @@ def _ask(request: ProposalRequest, parents: Sequence[Entry], advice: Advice) -> 
         "ask",
         parent=parents[0] if parents else None,
         second=parents[1] if len(parents) > 1 else None,
+        diagnosed=bool(advice.diagnosis),
         clean_slate=request.memory == "clean_slate" and bool(request.state.judged),
-        taken=history.taken(request.state, request.pending) if not parents else (),
+        taken=history.taken(request.state, request.pending, request.memory != "clean_slate")
+        if not parents and request.memory != "none"
+        else (),
         judging=history.titles(judging) if parents else (),
         inclination=advice.inclinations[request.index % len(advice.inclinations)] if advice.inclinations else "",
     )

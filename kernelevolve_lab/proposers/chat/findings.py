@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from kernelevolve_lab.knowledge.calm import Calm, busyness
+from kernelevolve_lab.knowledge.floors import level_name
 from kernelevolve_lab.knowledge.visible import visible
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.proposers.chat.render import duration, oneline, rate, render
-from kernelevolve_lab.records import CaseResult, Evaluation, Verdict
+from kernelevolve_lab.proposers.chat.render import duration, oneline, render
+from kernelevolve_lab.records import CaseResult, Evaluation, Ratio, Verdict
 
 _MESSAGES = 12
+_UNTOLD = ("threads_at_start", "threads_at_end")
+"""Metrics that say nothing to whoever writes kernels."""
+_SAID_BY_THE_FLAG = "timings were noisy"
 
 
-def describe(evaluation: Evaluation | None, operator: Operator, *, full: bool = True) -> str:
-    """The judge's findings as markdown; `full` adds static metrics and all visible cases."""
+def describe(evaluation: Evaluation | None, operator: Operator, calm: Calm, *, full: bool = True) -> str:
+    """The judge's findings as markdown; `calm` are the baselines' calmest times in the run, `full` adds static metrics and all visible
+    cases."""
     if evaluation is None:
         return render("evaluation", evaluation=None)
     shown = visible(evaluation, operator)
@@ -19,10 +25,12 @@ def describe(evaluation: Evaluation | None, operator: Operator, *, full: bool = 
         "evaluation",
         evaluation=shown,
         flags=[flag.value for flag in shown.flags],
-        reasons=[oneline(reason, 600) for reason in shown.reasons],
+        reasons=[oneline(reason, 600) for reason in shown.reasons if not reason.startswith(_SAID_BY_THE_FLAG)],
         cases=[_case(result) for result in shown.cases] if full else [],
         diagnostics=_diagnostics(shown, _MESSAGES if full else 3),
         metrics=_metrics(shown) if full else "",
+        guessed="hot_loop_function" in shown.metrics,
+        busy=busyness(shown, calm),
     )
 
 
@@ -33,11 +41,15 @@ def in_short(evaluation: Evaluation | None, operator: Operator) -> str:
     if evaluation.verdict is Verdict.CORRECT:
         if evaluation.speedup is None:
             return f"correct, {evaluation.evidence.value}, no speed"
-        ratio = evaluation.speedup
-        return f"correct, {ratio.value:.3f}× over {ratio.baseline} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        return f"correct, {interval(evaluation.speedup)} over {evaluation.speedup.baseline}"
     shown = visible(evaluation, operator)
     first = next((item.message for item in shown.diagnostics if "error" in item.severity), "")
     return f"{evaluation.verdict.value}: {oneline(first or shown.reasons[0], 240)}"
+
+
+def interval(ratio: Ratio) -> str:
+    """A speedup with its interval."""
+    return f"{ratio.value:.3f}× [{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
 def _case(result: CaseResult) -> str:
@@ -51,19 +63,20 @@ def _case(result: CaseResult) -> str:
             where = ", ".join(map(str, error.worst_index))
             values = f", expected {error.expected:.7g}, got {error.got:.7g}" if None not in (error.expected, error.got) else ""
             parts.append(f"worst at output {error.worst_output}[{where}]{values}")
-    if result.times:
-        parts.append(", ".join(f"{name} {duration(timing.median)}" for name, timing in result.times.items()))
-    parts.extend(f"{ratio.value:.3f}× over {ratio.baseline}" for ratio in result.speedups)
+    if "candidate" in result.times:
+        parts.append(f"takes {duration(result.times['candidate'].median)}")
+    for number, ratio in enumerate(result.speedups):
+        took = f" ({duration(result.times[ratio.baseline].median)})" if ratio.baseline in result.times else ""
+        parts.append(f"{f'{ratio.value:.2f}×' if number else interval(ratio)} over {ratio.baseline}{took}")
     if result.roofline is not None:
         point = result.roofline
-        rates = f"{rate(point.bytes_per_second, 'B/s')}, {rate(point.flops_per_second, 'FLOP/s')}"
-        parts.append(f"{point.fraction:.0%} of the {point.bound_by} roof ({rates})")
+        parts.append(f"{point.fraction:.0%} of the {level_name(point.bound_by)} roof")
     return "; ".join(parts)
 
 
 def _metrics(evaluation: Evaluation) -> str:
     """What the build has, without what it has none of."""
-    told = [(name, value) for name, value in sorted(evaluation.metrics.items()) if value not in (0, "", False)]
+    told = [(name, value) for name, value in sorted(evaluation.metrics.items()) if value not in (0, "", False) and name not in _UNTOLD]
     return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told)
 
 

@@ -1,4 +1,4 @@
-"""Chooses what of a run's past a prompt tells: ancestors, siblings, designs taken, and failures that should not be repeated."""
+"""Chooses what of a run's past a prompt tells: ancestors, what was tried near the parents, designs taken, and failures elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kernelevolve_lab.knowledge.outcomes import outcome
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.proposers.chat.findings import in_short
+from kernelevolve_lab.proposers.chat.findings import in_short, interval
 from kernelevolve_lab.proposers.chat.render import oneline
 from kernelevolve_lab.records import Verdict
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 DIFF_LINES = 60
+_CAME_OF_IT = {
+    "faster": "faster than its parent",
+    "slower": "slower than its parent, beyond noise",
+    "unclear": "no clear difference from its parent",
+}
 
 
 @dataclass(frozen=True)
@@ -24,80 +30,109 @@ class Step:
     diff: str = ""
 
 
+@dataclass(frozen=True)
+class Group:
+    """Candidates that were made from the same parent, with a heading that names it; the most telling first."""
+
+    heading: str
+    steps: tuple[Step, ...]
+
+
 def ancestors(state: RunState, parent: str, operator: Operator) -> list[Step]:
     """The way from the first draft to the parent, oldest first, each with what it changed; the parent itself has no diff."""
     chain = state.lineage(parent)
     steps = []
     for before, entry in zip((None, *chain), chain, strict=False):
-        steps.append(
-            Step(entry.candidate.id, _line(entry, operator), _diff(before, entry) if before and entry.candidate.id != parent else "")
-        )
+        diff = _diff(before, entry) if before and entry.candidate.id != parent else ""
+        steps.append(Step(entry.candidate.id, _line(entry, operator, state), diff))
     return steps
 
 
-def siblings(state: RunState, parent: str, operator: Operator) -> list[Step]:
-    """What was already made from the parent, best first, with the change each made."""
+def children(state: RunState, parent: str, operator: Operator) -> Group:
+    """What was already made from a parent, best first, with the change each made."""
     mother = state.entries[parent]
-    judged = [entry for entry in state.children(parent) if entry.evaluation and not entry.banned]
-    children = sorted(judged, key=lambda entry: (-entry.fitness, entry.order))
-    return [
-        Step(entry.candidate.id, _line(entry, operator), _diff(mother, entry))
-        for entry in children
-        if entry.evaluation and not entry.banned
-    ]
+    made = _telling(state.children(parent))
+    steps = tuple(Step(entry.id, _line(entry, operator, state), _diff(mother, entry)) for entry in made)
+    return Group(f"Made from {_of(mother)}", steps)
 
 
-def failures(state: RunState, operator: Operator, near: tuple[str, ...], told: set[str], most: int = 20) -> list[str]:
-    """One line for each try that did not work out: what failed near the parents first, then the newest; without repeats, and without
-    candidates that the prompt tells of elsewhere (`told`).
+def siblings(state: RunState, parent: str, operator: Operator) -> list[Group]:
+    """What else was made from the parents of a parent, best first; for a first draft, the other first drafts."""
+    entry = state.entries[parent]
+    known = [state.entries[name] for name in entry.candidate.parents if name in state.entries]
+    if not known:
+        drafts = [other for other in state.entries.values() if not other.candidate.parents and other.id != parent]
+        return [Group("Other first drafts", tuple(Step(other.id, _line(other, operator, state)) for other in _telling(drafts)))]
+    groups = []
+    for mother in known:
+        others = _telling(other for other in state.children(mother.id) if other.id != parent)
+        steps = tuple(Step(other.id, _line(other, operator, state)) for other in others)
+        groups.append(Group(f"Made like {parent} from {_of(mother)}", steps))
+    return groups
 
-    A correct candidate counts as a failure when its whole interval lies below its parent's.
+
+def failures(state: RunState, operator: Operator, told: set[str], most: int = 20) -> list[str]:
+    """One line for each try that did not work out, the newest first; without repeats, and without candidates that the prompt tells of
+    elsewhere (`told`).
+
+    A try failed when it is wrong, does not build or run, or is slower than its parent beyond noise. One that made no clear difference has
+    not failed.
     """
-    family = set(near)
-    for parent in near:
-        family |= {entry.candidate.id for entry in state.children(parent)} | {entry.candidate.id for entry in state.lineage(parent)}
     tries = [entry for entry in state.entries.values() if entry.evaluation and entry.rejected is None and entry.candidate.id not in told]
-    tries.sort(key=lambda entry: (entry.candidate.id not in family, -entry.order))
-    lines: dict[str, None] = {}
-    for entry in tries:
-        evaluation = entry.evaluation
-        if evaluation.verdict is Verdict.INFRA_ERROR:
-            continue
-        if evaluation.verdict is not Verdict.CORRECT:
-            lines.setdefault(f"{_name(entry)} — {in_short(evaluation, operator)}")
-        elif (parent := _parent(state, entry)) and _slower(entry, parent):
-            lines.setdefault(f"{_name(entry)} — slower: {entry.fitness:.3f}× after {parent.fitness:.3f}× of its parent")
-    return list(lines)[:most]
+    tries.sort(key=lambda entry: -entry.order)
+    failed = [entry for entry in tries if outcome(state, entry) in ("broken", "slower")]
+    return list(dict.fromkeys(_line(entry, operator, state) for entry in failed))[:most]
 
 
-def taken(state: RunState, pending: tuple[str, ...], most: int = 24) -> list[str]:
-    """Titles of designs in the run and on their way, best first, for the sake of variety."""
+def undecided(state: RunState, operator: Operator, told: set[str], most: int = 6) -> list[str]:
+    """One line for each try that made no clear difference to its parent, the newest first; without those in `told`."""
+    tries = [entry for entry in state.entries.values() if entry.correct and entry.rejected is None and entry.candidate.id not in told]
+    tries.sort(key=lambda entry: -entry.order)
+    return [_line(entry, operator, state) for entry in tries if outcome(state, entry) == "unclear"][:most]
+
+
+def taken(state: RunState, pending: tuple[str, ...], results: bool = True, most: int = 24) -> list[str]:
+    """Titles of designs in the run and on their way, best first, for variety; with their speedups, or (`results` False) bare."""
     entries = sorted(state.entries.values(), key=lambda entry: (-entry.fitness, -entry.order))
     first = [entry for entry in entries if entry.candidate.id in pending]
-    return titles([*first, *entries])[:most]
+    found: dict[str, str] = {}
+    for entry in (*first, *entries):
+        if entry.candidate.title:
+            title = _quoted(entry, 90)
+            found.setdefault(title, f"{title} ({entry.fitness:.2f}×)" if results and entry.fitness else title)
+    return list(found.values())[:most]
 
 
 def titles(entries: Sequence[Entry]) -> list[str]:
     """The titles of candidates in quotes, each once."""
-    return list(dict.fromkeys(f'"{oneline(entry.candidate.title, 90)}"' for entry in entries if entry.candidate.title))
+    return list(dict.fromkeys(_quoted(entry, 90) for entry in entries if entry.candidate.title))
 
 
-def _line(entry: Entry, operator: Operator) -> str:
-    return f"{_name(entry)} — {in_short(entry.evaluation, operator)}"
+def _telling(entries) -> list[Entry]:
+    """Those that were judged and that nobody rejected, the best first, then the failures, newest first."""
+    judged = [entry for entry in entries if entry.evaluation and not entry.banned]
+    return sorted(judged, key=lambda entry: (-entry.fitness, -entry.order))
 
 
-def _name(entry: Entry) -> str:
-    title = f' "{oneline(entry.candidate.title, 110)}"' if entry.candidate.title else ""
-    return f"{entry.candidate.id}{title}"
+def _line(entry: Entry, operator: Operator, state: RunState) -> str:
+    """What a candidate was and what came of it."""
+    name = entry.candidate.id + (f" {_quoted(entry, 110)}" if entry.candidate.title else "")
+    evaluation = entry.evaluation
+    if evaluation is not None and evaluation.verdict is Verdict.INFRA_ERROR:
+        return f"{name}: the judge failed, not the kernel; it may be tried again"
+    if not entry.correct or evaluation.speedup is None:
+        return f"{name}: {in_short(evaluation, operator)}"
+    came = _CAME_OF_IT.get(outcome(state, entry), "")
+    return f"{name}: {interval(evaluation.speedup)}{', ' if came else ''}{came}"
 
 
-def _parent(state: RunState, entry: Entry) -> Entry | None:
-    return next((state.entries[p] for p in entry.candidate.parents if p in state.entries and state.entries[p].correct), None)
+def _of(mother: Entry) -> str:
+    speed = mother.evaluation.speedup if mother.evaluation else None
+    return f"{mother.id} ({interval(speed)})" if speed else mother.id
 
 
-def _slower(entry: Entry, parent: Entry) -> bool:
-    mine, its = entry.evaluation.speedup, parent.evaluation.speedup
-    return mine is not None and its is not None and mine.high < its.low
+def _quoted(entry: Entry, length: int) -> str:
+    return f'"{oneline(entry.candidate.title, length)}"'
 
 
 def _diff(before: Entry, after: Entry) -> str:

@@ -15,6 +15,7 @@ from kernelevolve_lab import paths, registry
 from kernelevolve_lab.errors import LabError
 from kernelevolve_lab.harness import sandbox
 from kernelevolve_lab.harness.locks import MachineLock
+from kernelevolve_lab.knowledge.calm import calmest
 from kernelevolve_lab.knowledge.retrieval import KnowledgeBase, Query
 from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.chat.client import ToolCall
@@ -76,7 +77,7 @@ class Toolbox:
             near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4)
             return f"There is no such candidate; near: {', '.join(near)}." if near else "There is no such candidate in this run."
         entry = found[0]
-        return f"{fenced(entry.candidate.source)}\n\n{describe(entry.evaluation, self._request.operator)}"
+        return f"{fenced(entry.candidate.source)}\n\n{describe(entry.evaluation, self._request.operator, calmest(self._request.state))}"
 
     def _compile(self, source: str) -> str:
         language = registry.load("languages", self._request.language)

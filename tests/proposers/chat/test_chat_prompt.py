@@ -9,13 +9,13 @@ from run_states import TARGET, broken, candidate, correct, request, source, stat
 
 from kernelevolve_lab.knowledge.diagnosis import diagnose
 from kernelevolve_lab.knowledge.lessons import Gain, Lesson, LessonBook
-from kernelevolve_lab.proposers.chat.advice import Adviser
+from kernelevolve_lab.proposers.chat.advice import Adviser, without_examples
 from kernelevolve_lab.proposers.chat.budget import Section, estimate, pack
 from kernelevolve_lab.proposers.chat.context import ORDER, PRIORITY, compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
 from kernelevolve_lab.proposers.chat.render import fenced, oneline
 from kernelevolve_lab.proposers.chat.settings import read
-from kernelevolve_lab.records import Diagnostic
+from kernelevolve_lab.records import Diagnostic, Flag, Timing
 from kernelevolve_lab.records.run import Hint, Pin, Reject
 
 
@@ -75,7 +75,7 @@ def test_parent_and_its_evaluation_are_shown(operator):
     composed = prompt(operator, state_of(*everything["events"]), (everything["mother"].id,))
     assert source(2) in composed.text and composed.parent_source == source(2)
     assert "**1.300×** (95 % interval 1.261 to 1.339)" in composed.text
-    assert "42% of the dram roof" in composed.text and "vector_bits 256" in composed.text
+    assert "42% of the main memory roof" in composed.text and "vector_bits 256" in composed.text
 
 
 def test_memory_modes_choose_the_history(operator):
@@ -84,10 +84,11 @@ def test_memory_modes_choose_the_history(operator):
 
     def headings(memory):
         text = prompt(operator, state, parents, memory=memory).text
-        return "its ancestors" in text, "already made from it" in text
+        return "its ancestors" in text, "made from it changed" in text, "already tried near it" in text
 
-    assert [headings(memory) for memory in ("parent", "siblings", "both")] == [(True, False), (False, True), (True, True)]
-    assert headings("clean_slate") == (False, False)
+    found = [headings(memory) for memory in ("parent", "siblings", "both")]
+    assert found == [(True, False, True), (False, True, True), (True, True, True)]
+    assert headings("clean_slate") == (False, False, False)
 
 
 def test_failures_are_told_once(operator):
@@ -95,7 +96,9 @@ def test_failures_are_told_once(operator):
     state, parents = state_of(*everything["events"]), (everything["mother"].id,)
     both = prompt(operator, state, parents, memory="both").text
     assert both.count("'foo' was not declared") == 1 and both.count("'bar' is not a member") == 1
-    assert "slower: 0.900× after 1.300× of its parent" in prompt(operator, state, parents, memory="parent").text
+    for memory in ("parent", "siblings"):
+        text = prompt(operator, state, parents, memory=memory).text
+        assert text.count('"prefetching by hand": 0.900× [0.873, 0.927], slower than its parent, beyond noise') == 1
 
 
 def test_clean_slate_hides_results_but_names_designs(operator):
@@ -103,6 +106,12 @@ def test_clean_slate_hides_results_but_names_designs(operator):
     text = prompt(operator, state_of(*everything["events"]), memory="clean_slate").text
     assert "Start afresh" in text and '"two passes"' in text
     assert "1.300×" not in text and "'foo'" not in text
+
+
+def test_an_independent_draft_is_told_nothing_of_the_run(operator):
+    state = state_of(*family(operator)["events"])
+    assert prompt(operator, state, memory="none").text == prompt(operator, memory="none").text
+    assert prompt(operator, state).text != prompt(operator).text
 
 
 def test_crossover_shows_both_parents(operator):
@@ -194,7 +203,7 @@ def test_prompt_shrinks_by_priority(operator, tokens):
     if tokens == 48_000:
         assert not composed.packed.dropped and not composed.packed.shortened
     if tokens == 1_200:
-        assert {"knowledge", "siblings"} <= {*composed.packed.dropped, *composed.packed.shortened}
+        assert {"knowledge", "changes"} <= {*composed.packed.dropped, *composed.packed.shortened}
     if tokens > 1_200:
         assert estimate(composed.text) <= tokens + 30, "but for the headings that tell system and user apart"
 
@@ -242,3 +251,72 @@ def test_noise_of_the_build_is_left_out(operator):
     text = prompt(operator, state_of(*everything["events"], evaluation), (mother.id,)).text
     assert "uninitialized" not in text and "unused variable" in text
     assert "Static metrics of the build: loads 8." in text
+
+
+def noisy(evaluation, low: float, high: float):
+    """The same evaluation with a wide interval, as a busy machine gives it."""
+    ratio = evaluation.speedup.model_copy(update={"low": low, "high": high})
+    return evaluation.model_copy(update={"speedup": ratio, "flags": (Flag.NOISY,)})
+
+
+def test_siblings_and_children_are_told_with_what_came_of_them(operator):
+    """Whatever the memory mode: else a model invents them again."""
+    mother = candidate(1, title="two passes")
+    parent, brother, sister = (candidate(n, (mother.id,), title=f"design {n}") for n in (2, 3, 4))
+    child = candidate(5, (parent.id,), title="a child")
+    state = state_of(
+        *(mother, correct(mother, 1.0, operator), parent, correct(parent, 1.5, operator), brother, correct(brother, 1.02, operator)),
+        *(sister, broken(sister), child, correct(child, 2.0, operator)),
+    )
+    text = prompt(operator, state, (parent.id,), memory="parent").text
+    assert f"Made from {parent.id} (1.500× [1.455, 1.545]):" in text
+    assert f'- {child.id} "a child": 2.000× [1.940, 2.060], faster than its parent' in text
+    assert f"Made like {parent.id} from {mother.id} (1.000× [0.970, 1.030]):" in text
+    assert f'- {brother.id} "design 3": 1.020× [0.989, 1.051], no clear difference from its parent' in text
+    assert f"- {sister.id} \"design 4\": build_failed: 'foo' was not declared" in text
+
+
+def test_first_drafts_are_siblings_of_each_other(operator):
+    one, other = candidate(1, title="one"), candidate(2, title="the other")
+    state = state_of(one, correct(one, 1.0, operator), other, correct(other, 1.2, operator))
+    text = prompt(operator, state, (one.id,)).text
+    assert "Other first drafts:" in text and f'{other.id} "the other": 1.200×' in text
+
+
+def test_no_idea_is_banned_on_noise(operator):
+    """Slower by a noisy interval, or by less than the intervals tell apart, is not a failure."""
+    everything = family(operator)
+    root = candidate(1, title="three passes")
+    near, far = candidate(6, (root.id,), title="near"), candidate(7, (root.id,), title="far")
+    state = state_of(
+        *everything["events"], near, noisy(correct(near, 0.79, operator), 0.7, 0.9), far, noisy(correct(far, 0.5, operator), 0.4, 0.6)
+    )
+    text = prompt(operator, state, (everything["mother"].id,)).text
+    banned = text.partition("do not try these again")[2].partition("\n# ")[0]
+    assert "'bar' is not a member" in banned and near.id not in banned and far.id not in banned
+    assert text.count('"near": 0.790× [0.700, 0.900], no clear difference') == 1
+    assert text.count('"far": 0.500× [0.400, 0.600], no clear difference') == 1
+
+
+def test_a_busy_machine_is_told_by_the_baseline(operator):
+    """The same baseline took 1.6 times as long here as elsewhere in the run."""
+    calm, busy = candidate(1), candidate(2, (candidate(1).id,))
+    found = correct(busy, 1.2, operator)
+    slow = Timing(median=1.6e-3, low=1.5e-3, high=1.7e-3, samples=30)
+    cases = tuple(result.model_copy(update={"times": {**result.times, "torch.compile": slow}}) for result in found.cases)
+    state = state_of(calm, correct(calm, 1.0, operator), busy, found.model_copy(update={"cases": cases}))
+    told = prompt(operator, state, (busy.id,)).text
+    assert "The machine was busy: torch.compile took 1.6 times its calm time of this run" in told
+    assert "1.200× [1.164, 1.236] over torch.compile (1.6 ms)" in told
+    assert "The machine was busy" not in prompt(operator, state, (calm.id,)).text
+
+
+def test_system_says_how_edits_are_matched_and_applied(operator):
+    system = prompt(operator).system
+    assert "with their indentation" in system and "exactly once" in system and "in order" in system
+
+
+def test_long_examples_are_taken_out_of_a_page():
+    text = "Before:\n\n```cpp\n" + "one();\n" * 12 + "```\n\nShort:\n\n```cpp\ny\n```\n\nMore\n\n```cpp\n" + "two();\n" * 20 + "```\nEnd"
+    kept = without_examples(text)
+    assert "one" not in kept and "two" not in kept and "```cpp\ny\n```" in kept and kept.endswith("End") and "More" in kept
