@@ -36,6 +36,15 @@ def in_loops(body: Sequence[Instruction]) -> list[Instruction]:
     return _in_order(body, blocks)
 
 
+def depths(body: Sequence[Instruction]) -> dict[int, int]:
+    """By address, in how many loops of its function each instruction is."""
+    found = dict.fromkeys((instruction.address for instruction in body), 0)
+    for _, loop in _natural_loops(_blocks(body)):
+        for instruction in _in_order(body, loop):
+            found[instruction.address] += 1
+    return found
+
+
 def _in_order(body: Sequence[Instruction], blocks: set["Block"]) -> list[Instruction]:
     return [body[i] for block in sorted(blocks, key=lambda block: block.start) for i in block]
 

@@ -1,7 +1,9 @@
 """What the machine code says about a kernel without running it: vector width, instruction mix and spills of its hot loop.
 
-Read from `objdump -d` (binutils, which comes with g++), for x86-64. The hot loop is a guess by structure: among the innermost loops, the
-one with the most vector floating-point instructions. A loop that runs seldom can win over one that runs often.
+Read from `objdump -d` (binutils, which comes with g++), for x86-64. The hot loop is a guess by structure: among the innermost loops of what
+`kernel` reaches, the one with the most work, which is the elements that its arithmetic serves in one round, times `ROUNDS` for each loop
+around it, as compilers guess frequencies (Wu and Larus 1994, doi:10.1145/192724.192725). Nothing was run: a loop that runs seldom can win
+over one that runs often.
 """
 
 import re
@@ -11,19 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernelevolve_lab.languages.loops import Instruction, in_loops, innermost_loops
+from kernelevolve_lab.languages.loops import Instruction, depths, in_loops, innermost_loops
 from kernelevolve_lab.languages.process import Sandbox, run
 from kernelevolve_lab.records import Scalar
 
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(?P<name>[^>]+)>:$")
 _INSTRUCTION = re.compile(
     r"^ *(?P<address>[0-9a-f]+):\t(?:(?:lock|rep|repz|repnz|bnd|notrack|\{evex\}|\{vex\}) )*"
-    r"(?P<mnemonic>\S+) *(?P<operands>[^#<]*)(?:<(?P<symbol>[^>]*)>)?"
+    r"(?P<mnemonic>\S+) *(?P<operands>[^#<]*)(?:# *[0-9a-f]+ *)?(?:<(?P<symbol>[^>]*)>)?"
 )
 _MEMORY = re.compile(r"(?:%[defgs]s:)?-?(?:0x[0-9a-f]+)?\((?P<base>%\w+)?(?:,(?P<index>%\w+)(?:,\d)?)?\)")
 _FLOATING = re.compile(
     r"^v?(?:add|sub|mul|div|sqrt|min|max|f(?:n?m(?:add|sub)|maddsub|msubadd)\d*|rcp\w*?|rsqrt\w*?|rndscale|reduce|scalef|getexp|getmant"
     r"|round|cmp\w*?|cvt\w*?|dpbf16)(?P<shape>[ps])(?P<type>[sdh])\w*$"
+)
+_INTEGER = re.compile(
+    r"^v?p(?:add|sub|mul|madd|cmp|and|or|xor|sll|srl|sra|sad|min|max|abs|test|ternlog|rol|ror|popcnt|lzcnt|conflict|gather|scatter)"
 )
 _KINDS = (
     ("fma", re.compile(r"^vf(?:n?m(?:add|sub)|maddsub|msubadd)\d")),
@@ -42,16 +47,22 @@ _KINDS = (
 )
 _ADDRESS = re.compile(r"^[0-9a-f]+$")
 _STORES_NOTHING = re.compile(r"^(?:cmp|test|ucomis|vucomis|comis|vcomis|prefetch|nop|j|call|push|bt$|vptest|kortest|lea)")
+ROUNDS = 10.0
+"""How often a loop is supposed to run for each run of what is around it."""
+_DEEPEST = 6
+_OUTLINED = re.compile(r"\._omp_fn\.|\.omp_outlined")
 _SKIP = frozenset({"_init", "_fini", "_start", "deregister_tm_clones", "register_tm_clones", "__do_global_dtors_aux", "frame_dummy"})
 
 
 @dataclass(frozen=True)
 class Loop:
-    """An innermost loop; `frame` is whether its function keeps its frame in `%rbp`."""
+    """An innermost loop; `frame` is whether its function keeps its frame in `%rbp`, `depth` in how many loops it is, its own and those
+    around the calls of its function included."""
 
     function: str
     body: tuple[Instruction, ...]
     frame: bool
+    depth: int
 
 
 def of_library(artifact: Path, scratch: Path, sandbox: Sandbox | None = None, timeout: float = 10.0) -> dict[str, Scalar]:
@@ -59,8 +70,8 @@ def of_library(artifact: Path, scratch: Path, sandbox: Sandbox | None = None, ti
 
     `code_bytes`; `calls_in_loops` (names with counts); and of the hot loop, prefixed `hot_loop_`: `function`, `instructions`,
     `vector_bits` (widest vector register that its arithmetic uses, 0 if none), `vector_fp` and `scalar_fp` (floating-point arithmetic by
-    shape), `fma`, `dot`, `mul`, `add`, `div`, `minmax`, `convert`, `gather`, `shuffle`, `call`, `loads`, `stores`, `streaming_stores`,
-    `spill_loads` and `spill_stores` (fixed slots of the stack).
+    shape), `vector_int` (integer arithmetic and gathers on vectors), `fma`, `dot`, `mul`, `add`, `div`, `minmax`, `convert`, `gather`,
+    `shuffle`, `call`, `loads`, `stores`, `streaming_stores`, `spill_loads` and `spill_stores` (fixed slots of the stack).
     """
     objdump = shutil.which("objdump")
     if objdump is None:
@@ -80,7 +91,11 @@ def of_disassembly(text: str) -> dict[str, Scalar]:
     metrics: dict[str, Scalar] = {"code_bytes": max(addresses) - min(addresses) + 1 if addresses else 0}
     calls = Counter(_name(i.symbol) for body in functions.values() for i in in_loops(body) if i.mnemonic.startswith("call") and i.symbol)
     metrics["calls_in_loops"] = ", ".join(f"{name} {count}" for name, count in sorted(calls.items())[:8])
-    inner = [Loop(name, loop, _keeps_frame(body)) for name, body in functions.items() for loop in innermost_loops(body)]
+    inner = []
+    for name, around in _reached(functions).items():
+        nesting = depths(functions[name])
+        frame = _keeps_frame(functions[name])
+        inner += [Loop(name, loop, frame, around + nesting[loop[0].address]) for loop in innermost_loops(functions[name])]
     if inner:
         hot = max(inner, key=_heat)
         metrics.update({f"hot_loop_{name}": value for name, value in _mix(hot).items()})
@@ -108,15 +123,45 @@ def _keeps_frame(body: Sequence[Instruction]) -> bool:
     return any(i.mnemonic == "mov" and i.operands == "%rsp,%rbp" for i in body)
 
 
-def _heat(loop: Loop) -> tuple[int, int, int]:
-    shapes = [_shape(i) for i in loop.body]
-    return shapes.count("vector"), shapes.count("scalar"), len(loop.body)
+def _reached(functions: dict[str, list[Instruction]]) -> dict[str, int]:
+    """The functions that `kernel` reaches by calls, jumps and addresses that it takes, each with the depth of the loops around that; a
+    parallel region counts as a loop, since it divides one. All functions where there is no `kernel`. What the compiler put apart as cold
+    is left out."""
+    if "kernel" not in functions:
+        return dict.fromkeys(functions, 0)
+    found = {"kernel": 0}
+    pending = ["kernel"]
+    while pending:
+        name = pending.pop()
+        nesting = depths(functions[name])
+        for instruction in functions[name]:
+            goal = _name(instruction.symbol)
+            if goal not in functions or goal == name or goal.endswith(".cold"):
+                continue
+            depth = min(_DEEPEST, found[name] + nesting[instruction.address] + bool(_OUTLINED.search(goal)))
+            if depth > found.get(goal, -1):
+                found[goal] = depth
+                pending.append(goal)
+    return found
+
+
+def _heat(loop: Loop) -> tuple[float, int]:
+    """Elements that the arithmetic of one round serves, times what the loops around it are supposed to make of it."""
+    elements = 0.0
+    for instruction in loop.body:
+        shape = _shape(instruction)
+        elements += _bits(instruction) / 32 if shape in ("vector", "integer") else 1.0 if shape == "scalar" else 0.02
+    return elements * ROUNDS**loop.depth, len(loop.body)
 
 
 def _shape(instruction: Instruction) -> str:
     found = _FLOATING.match(instruction.mnemonic)
     if found is None:
-        return "vector" if instruction.mnemonic.startswith(("vpdp", "tdp")) else ""
+        if instruction.mnemonic.startswith(("vpdp", "tdp")):
+            return "vector"
+        registers = instruction.operands.split(",")
+        clears = "xor" in instruction.mnemonic and len(set(registers)) == 1
+        return "integer" if _INTEGER.match(instruction.mnemonic) and not clears else ""
     return "vector" if found["shape"] == "p" else "scalar"
 
 
@@ -136,9 +181,10 @@ def _mix(loop: Loop) -> dict[str, Scalar]:
     return {
         "function": loop.function[:80],
         "instructions": len(loop.body),
-        "vector_bits": max((_bits(i) for i, shape in zip(loop.body, shapes, strict=True) if shape == "vector"), default=0),
+        "vector_bits": max((_bits(i) for i, shape in zip(loop.body, shapes, strict=True) if shape in ("vector", "integer")), default=0),
         "vector_fp": shapes.count("vector"),
         "scalar_fp": shapes.count("scalar"),
+        "vector_int": shapes.count("integer"),
         **{name: counts[name] for name in names},
     }
 

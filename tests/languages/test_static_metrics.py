@@ -112,3 +112,78 @@ def test_a_loop_with_a_block_out_of_line_has_it_in_its_body() -> None:
 def test_code_without_loops_or_without_anything() -> None:
     assert innermost_loops([]) == [] and innermost_loops(code("ret")) == []
     assert static_metrics.of_disassembly("") == {"code_bytes": 0, "calls_in_loops": ""}
+
+
+ROWS = """#include "kel.h"
+HELPERS
+extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Stream stream) {
+    const float* x = inputs[0].ptr<const float>();
+    float* y = outputs[0].ptr<float>();
+    const std::int64_t cols = inputs[0].size(-1), rows = inputs[0].numel() / cols;
+#pragma omp parallel for num_threads(stream.threads)
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const float* in = x + r * cols;
+        float* out = y + r * cols;
+        BODY
+    }
+    REST
+}
+"""
+PLAIN = "for (std::int64_t i = 0; i < cols; ++i) out[i] = in[i] * 2.0f + 1.0f;"
+
+
+def rows(helpers: str = "", body: str = PLAIN, rest: str = "") -> str:
+    return ROWS.replace("HELPERS", helpers).replace("BODY", body).replace("REST", rest)
+
+
+def test_a_remainder_after_the_parallel_loop_is_not_the_hot_loop(cpu: TargetSpec, tmp_path: Path) -> None:
+    """Its one round does more, but nothing is around it."""
+    rest = (
+        "for (std::int64_t i = rows * cols; i < inputs[0].numel(); ++i) { float v = x[i]; v = v * v + 1; v = v * v + v; y[i] = v * v + 2; }"
+    )
+    metrics = CPP.build(rows(rest=rest), cpu, tmp_path).metrics
+    assert "_omp_fn" in metrics["hot_loop_function"] and metrics["hot_loop_vector_fp"] == 1
+
+
+def test_a_function_that_the_kernel_does_not_reach_is_not_the_hot_loop(cpu: TargetSpec, tmp_path: Path) -> None:
+    """The compiler keeps a copy of what it inlined, and of what nobody calls."""
+    helpers = """
+void row(const float* in, float* out, std::int64_t n) { for (std::int64_t i = 0; i < n; ++i) out[i] = in[i] * 2.0f + in[i] * in[i]; }
+void other(const float* a, float* b, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) b[i] = (a[i] * a[i] + 3.0f) * (a[i] - 1.0f) * (b[i] * b[i] + a[i]);
+}
+"""
+    metrics = CPP.build(rows(helpers, "row(in, out, cols);"), cpu, tmp_path).metrics
+    assert "_omp_fn" in metrics["hot_loop_function"]
+
+
+def test_a_helper_that_is_called_in_the_loop_is_the_hot_loop(cpu: TargetSpec, tmp_path: Path) -> None:
+    loop = PLAIN.replace("cols", "n")
+    helpers = f"__attribute__((noinline)) static void row(const float* in, float* out, std::int64_t n) {{ {loop} }}"
+    metrics = CPP.build(rows(helpers, "row(in, out, cols);"), cpu, tmp_path).metrics
+    assert "row" in metrics["hot_loop_function"]
+
+
+def test_the_vector_loop_wins_over_its_scalar_tail(cpu: TargetSpec, tmp_path: Path) -> None:
+    body = """
+        std::int64_t i = 0;
+        typedef float V __attribute__((vector_size(32), aligned(4), may_alias));
+        for (; i + 8 <= cols; i += 8) *(V*)(out + i) = *(const V*)(in + i) * 2.0f;
+        for (; i < cols; ++i) { asm volatile(""); out[i] = in[i] * 2.0f + in[i] * in[i] - 3.0f * in[i]; }
+"""
+    metrics = CPP.build(rows(body=body), cpu, tmp_path).metrics
+    assert metrics["hot_loop_vector_bits"] == 256 and metrics["hot_loop_scalar_fp"] == 0
+
+
+def test_vectors_of_integers_show(cpu: TargetSpec, tmp_path: Path) -> None:
+    source = """#include "kel.h"
+extern "C" void kernel(const kel::Tensor* inputs, kel::Tensor* outputs, kel::Stream stream) {
+    const std::int64_t* x = inputs[0].ptr<const std::int64_t>();
+    std::int64_t* y = outputs[0].ptr<std::int64_t>();
+    const std::int64_t n = inputs[0].numel();
+#pragma omp parallel for num_threads(stream.threads)
+    for (std::int64_t i = 0; i < n; ++i) y[i] = (x[i] >> 3) + (x[i] & 255);
+}
+"""
+    metrics = CPP.build(source, cpu, tmp_path).metrics
+    assert metrics["hot_loop_vector_bits"] == cpu.simd_bits and metrics["hot_loop_vector_int"] >= 2 and metrics["hot_loop_vector_fp"] == 0
