@@ -11,17 +11,18 @@ from kernelevolve_lab.records import Candidate, TargetSpec
 from kernelevolve_lab.records.events import ModelReplied
 from kernelevolve_lab.records.run_state import RunState
 
-Memory = Literal["parent", "siblings", "both", "clean_slate"]
+Memory = Literal["parent", "siblings", "both", "clean_slate", "none"]
 
 
 @dataclass(frozen=True)
 class ProposalRequest:
     """One question to a proposer.
 
-    `parents` are ids in `state` (empty for a draft); `memory` says how much history to consider (`clean_slate`: none, since the search
-    stagnates); `seed` is this request's own, derived from the run's, so that concurrent requests stay repeatable. `pending` are ids
-    proposed and not yet judged. `emit` may be called with pieces of text as they arrive, for the live view. `record` writes an event of
-    this request to the run's log at once (a model's reply, which must not be paid for twice).
+    `parents` are ids in `state` (empty for a draft); `memory` says how much history to consider (`clean_slate`: no results, since the
+    search stagnates; `none`: nothing at all, so that drafts are independent); `seed` is this request's own, derived from the run's, so that
+    concurrent requests stay repeatable. `pending` are ids proposed and not yet judged. `emit` may be called with pieces of text as they
+    arrive, for the live view. `record` writes an event of this request to the run's log at once (a model's reply, which must not be paid
+    for twice).
     """
 
     operator: Operator
@@ -61,7 +62,8 @@ class Proposer(Protocol):
     """Writes candidates. Registered in the group `kernelevolve_lab.proposers` as a factory
     `(operator, target, language, options: dict, seed: int) -> Proposer`; the factory raises a `LabError` where it cannot serve that
     operator, target or language. A factory may have an attribute `check(options)`, which is called before a run is created and raises a
-    `LabError` for options that cannot serve or must not be stored.
+    `LabError` for options that cannot serve or must not be stored; and an attribute `settings`, a function that returns the pydantic model
+    of the options, of which front ends make their choosers.
 
     `concurrency` is how many requests may be in flight at once. One whose answers profit from verdicts more than the judge profits from a
     full queue may have an attribute `lookahead`: so many candidates may wait for the judge when it is asked again."""

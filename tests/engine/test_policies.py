@@ -14,6 +14,7 @@ from kernelevolve_lab.engine.policies.base import stagnation
 from kernelevolve_lab.engine.policies.evolutionary import Evolutionary
 from kernelevolve_lab.engine.policies.greedy import Greedy
 from kernelevolve_lab.engine.policies.mcts import Mcts
+from kernelevolve_lab.engine.policies.sample import Sample
 from kernelevolve_lab.records import Budget, Candidate, Evaluation, Evidence, Ratio, Verdict, events
 from kernelevolve_lab.records.events import Logged
 from kernelevolve_lab.records.fold import RunFold
@@ -156,8 +157,14 @@ def test_mcts_follows_a_lineage_thousands_deep() -> None:
     assert Mcts().choose(state, random.Random(1), 0).parents
 
 
+@given(state=trees(), seed=st.integers(0, 2**32), drafts=st.integers(-2, 8))
+def test_samples_are_independent_of_each_other(state: RunState, seed: int, drafts: int) -> None:
+    choice = Sample().choose(state, random.Random(seed), drafts)
+    assert (choice.parents, choice.memory) == ((), "none")
+
+
 def test_the_policies_are_registered() -> None:
-    for policy in POLICIES:
+    for policy in (*POLICIES, Sample()):
         assert registry.load("policies", policy.name)().name == policy.name
 
 

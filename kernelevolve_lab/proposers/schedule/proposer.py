@@ -2,8 +2,9 @@
 
 Drafts (no parents) are, in order: every template's default, the drafts that templates name, then the structural choices farthest from
 what has been tried. After these, and whenever memory is `clean_slate` or the parents did not come from a template, the study draws a
-fresh setting. Otherwise parents decide: two of one template are crossed, one is mutated in a few knobs, to values drawn from the study or
-at random. Nothing is proposed twice, and nothing descends from a candidate that a person rejected.
+fresh setting; with memory `none` a template and its setting are drawn at random. Otherwise parents decide: two of one template are
+crossed, one is mutated in a few knobs, to values drawn from the study or at random. Nothing is proposed twice, and nothing descends from
+a candidate that a person rejected.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Schedule:
                 yield name, setting, (), self.templates[name].idea
         if parents:
             yield from self._descend(request.state, parents, random)
-        yield from self._fresh(request.state, random)
+        yield from self._independent(random) if request.memory == "none" else self._fresh(request.state, random)
         yield from self._remaining(random)
 
     def _usable(self, entry: Entry | None) -> bool:
@@ -157,6 +158,13 @@ class Schedule:
                 near = self.spaces[name].mutate(setting, random, count)
                 if near is not None:
                     yield name, near, (), "A fresh setting, near one drawn from what did well so far."
+
+    def _independent(self, random: Random) -> Iterator[tuple[str, Setting, tuple[Entry, ...], str]]:
+        for _ in range(DRAWS * 10):
+            name = random.choice(list(self.templates))
+            setting = self.spaces[name].sample(random)
+            if setting is not None:
+                yield name, setting, (), "Drawn at random."
 
     def _remaining(self, random: Random) -> Iterator[tuple[str, Setting, tuple[Entry, ...], str]]:
         names = list(self.templates)

@@ -107,6 +107,22 @@ def test_later_drafts_differ_in_structure() -> None:
     assert len(set(structural)) == len(structural)
 
 
+def test_independent_drafts_do_not_depend_on_what_was_found() -> None:
+    def drawn(fitness: Callable[[Candidate], float | None]) -> list[Candidate]:
+        run, made = Run("conv1d"), []
+        for index in range(30):
+            made.append(run.ask(index, memory="none").candidate)
+            run.judge(made[-1], fitness(made[-1]))
+        return made
+
+    made = drawn(lambda candidate: float(candidate.knobs.get("tile", 1)))
+    assert made == drawn(lambda candidate: 1.0) and len({candidate.id for candidate in made}) == 30
+    assert all(candidate.parents == () for candidate in made)
+    drafts = [setting for _, setting in proposer_for("conv1d").drafts]
+    assert [candidate.knobs for candidate in made[: len(drafts)]] == drafts
+    assert {candidate.template for candidate in made[len(drafts) :]} == set(proposer_for("conv1d").templates)
+
+
 def test_it_finds_the_best_setting_sooner_than_chance() -> None:
     space = proposer_for().spaces["cpp/rms_norm"]
     every = [candidate_score(setting) for setting in space.settings()]
