@@ -59,13 +59,14 @@ class RecordedJudge:
 
 def recorded_services(recording: Recording, services: Services | None = None) -> Services:
     """Services whose judge, target and proposer are the recording's, and that learn nothing; the others stay those of `services`.
-    Nothing is asked for ahead, so that the course does not depend on how long anything takes."""
+    Nothing is asked for ahead, so that the course does not depend on how long anything takes. What people did in the recorded run is not
+    done again: nobody steers, whom they rejected is not rejected, and what they enqueued is missing."""
     return replace(
         services or Services(),
         resolve_target=lambda name: recording.target,
         measure_target=lambda target, progress: target,
         make_judge=lambda config, target: RecordedJudge(recording),
-        make_proposer=lambda config, operator, target: ReplayProposer(recording),
+        make_proposer=lambda config, operator, target: ReplayProposer(recording, judged_only=True),
         learn=lambda state, operator: [],
         lookahead=0,
     )

@@ -90,13 +90,14 @@ def _log(run: str, url: str | None) -> Sequence[Logged]:
 
 
 class ReplayProposer:
-    """Answers request n with what the recording answered to request n. Tokens and cost are those of the recording."""
+    """Answers request n with what the recording answered to request n. Tokens and cost are those of the recording. With `judged_only` a
+    candidate that the recording does not judge (a person rejected it, or stopped the run, before its turn came) is none."""
 
     name = "replay"
     concurrency = 1
 
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
+    def __init__(self, recording: Recording, judged_only: bool = False) -> None:
+        self._recording, self._judged_only = recording, judged_only
         self._last = max(recording.answers, default=-1)
 
     async def propose(self, request: ProposalRequest) -> Proposal:
@@ -106,10 +107,12 @@ class ReplayProposer:
         answer = self._recording.answers.get(request.index)
         if answer is None:
             return Proposal(None, f"the recording has no answer to request {request.index}")
-        failed = isinstance(answer, ProposalFailed)
+        candidate, reason = (None, answer.reason) if isinstance(answer, ProposalFailed) else (answer.candidate, "")
+        if candidate and self._judged_only and candidate.id not in self._recording.first | self._recording.final:
+            candidate, reason = None, f"the recording holds no evaluation of {candidate.id}"
         return Proposal(
-            None if failed else answer.candidate,
-            reason=answer.reason if failed else "",
+            candidate,
+            reason=reason,
             prompt=answer.prompt,
             reply=answer.reply,
             model=answer.model,

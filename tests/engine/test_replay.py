@@ -2,14 +2,19 @@
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
-from scripted import OPERATOR, begin, config, services
+from scripted import OPERATOR, ScriptedJudge, ScriptedProposer, begin, config, improving, services
 
 from kernelevolve_lab.engine.handle import RunHandle
+from kernelevolve_lab.engine.policies.evolutionary import Evolutionary
+from kernelevolve_lab.engine.policies.greedy import Greedy
+from kernelevolve_lab.engine.policies.mcts import Mcts
 from kernelevolve_lab.engine.recorded import recorded_services
 from kernelevolve_lab.engine.replay import Replay
 from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.proposers.base import ProposalRequest
 from kernelevolve_lab.proposers.replay import Recording
 from kernelevolve_lab.records.events import SteeringAccepted
 from kernelevolve_lab.records.run import Hint
@@ -154,6 +159,51 @@ def test_recording_drives_the_same_course(store):
         assert list(handle.state.entries) == list(original.state.entries)
         assert handle.best.id == original.best.id
         assert [entry.candidate for entry in handle.state.entries.values()] == [e.candidate for e in original.state.entries.values()]
+
+
+@pytest.mark.parametrize("policy", [Greedy(), Mcts(), Evolutionary()], ids=lambda policy: policy.name)
+def test_a_steered_recording_drives_the_same_course_under_every_policy(store, policy):
+    """A person hints, pins, enqueues, branches and rejects, which takes candidates from the judge that wait for it; driven again, the
+    recording gives what it judged, and what it did not judge is not made up."""
+
+    def script(request: ProposalRequest) -> str:
+        best = request.state.best
+        match request.index:
+            case 4:
+                original.hint("wider vectors")
+                original.pin(best.id)
+            case 7:
+                original.enqueue("speed=1.01 n=person", language="cpp", parents=(best.id,))
+                original.branch(best.id)
+            case 10:
+                original.reject(next(iter(request.state.entries)), "it reads past the end")
+        return improving(request)
+
+    steered = replace(services(ScriptedJudge(take=0.05), ScriptedProposer(script), policy), lookahead=2)
+    original = RunHandle(store, store.create_run(config(candidates=16, seed=5), "Steered"), steered)
+    original._drive()
+    assert original.wait(30) and original.status == "finished", original.state.log
+    recorded = [logged.event.kind for logged in original.events()]
+    assert recorded.count("steering_accepted") == recorded.count("steering_applied") == 5
+    assert any(entry.rejected for entry in original.state.entries.values())
+    recording = Recording.of(original.events())
+
+    def again() -> RunHandle:
+        handle = RunHandle(store, store.create_run(original.state.config, "Steered"), recorded_services(recording, services(policy=policy)))
+        handle._drive()
+        assert handle.wait(30) and handle.status == "finished", handle.state.log
+        return handle
+
+    one, two = again(), again()
+    assert course(one) == course(two)
+    for entry in one.state.entries.values():
+        known = original.state.entries[entry.id]
+        assert entry.candidate == known.candidate and entry.evaluation.speedup in (
+            recording.first.get(entry.id).speedup,
+            known.evaluation.speedup,
+        )
+    judged = {key for key, entry in original.state.entries.items() if key in recording.first and entry.index is not None}
+    assert set(one.state.entries) <= judged and len(one.state.entries) >= 10
 
 
 def test_recorded_judge_does_not_invent(store):

@@ -5,7 +5,7 @@ from run_states import TARGET, candidate, correct, request
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.errors import BadInput, LabError
-from kernelevolve_lab.proposers.replay import create
+from kernelevolve_lab.proposers.replay import Recording, ReplayProposer, create
 from kernelevolve_lab.records import OperatorRef, RunConfig
 from kernelevolve_lab.records.events import CandidateProposed, EvaluationFinished, ProposalFailed
 from kernelevolve_lab.store import Store
@@ -50,6 +50,13 @@ async def test_requests_get_their_recorded_answers(recorded, operator, tmp_path,
     assert (said[0].prompt, said[0].reply, said[0].model, said[0].cost, said[0].input_tokens) == ("p", "r", "m", 0.5, 7)
     assert said[1].reason == "no code" and "no answer to request 3" in said[3].reason
     assert [answer.exhausted for answer in said] == [False] * 5 + [True]
+
+
+async def test_what_was_not_judged_can_be_left_out(recorded, operator):
+    store, run = recorded
+    said = await answers(ReplayProposer(Recording.of(store.read(run)), judged_only=True), operator)
+    assert [answer.candidate and answer.candidate.title for answer in said] == ["design 0", None, None, None, None, None]
+    assert "no evaluation of" in said[2].reason and said[1].reason == "no code" and said[5].exhausted
 
 
 @pytest.mark.parametrize(
