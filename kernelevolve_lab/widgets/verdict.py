@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from kernelevolve_lab.engine.handle import RunHandle
-from kernelevolve_lab.records import Candidate, Evaluation, TargetSpec
-from kernelevolve_lab.records import Verdict as Word
+from kernelevolve_lab.records import Candidate, Evaluation, TargetSpec, Verdict, candidate_id
+from kernelevolve_lab.records.run import Enqueue
 from kernelevolve_lab.records.run_state import Entry, Status
 from kernelevolve_lab.rendering import fragments, report, source, words
 
@@ -39,12 +39,23 @@ class InRun:
     def settled(self) -> bool:
         """Whether there is nothing more to wait for."""
         entry, state = self._entry, self._run.state
+        if entry is None and self._refused:
+            return True
         return bool(entry and (entry.evaluation or entry.banned)) or (state.status is Status.ENDED and not self._run.is_driven)
+
+    @property
+    def _refused(self) -> str:
+        """What the run said where it did not take the source in."""
+        for request in self._run.state.requests:
+            command = request.command
+            if isinstance(command, Enqueue) and request.note and candidate_id(command.language, command.source) == self._id:
+                return request.note
+        return ""
 
     def __repr__(self) -> str:
         entry = self._entry
         if entry is None:
-            return f"{self._id} waits for run {self._run.id} to take it in."
+            return self._refused or f"{self._id} waits for run {self._run.id} to take it in."
         name = f"#{entry.order} {entry.candidate.title} ({entry.id}) in run {self._run.id}"
         if entry.evaluation is None:
             return f"{name}: {words.look(entry).word}{', and the run has ended' if self.settled else ''}."
@@ -80,6 +91,6 @@ def _found(entry: Entry, target: TargetSpec | None = None) -> str:
     evaluation = entry.evaluation
     look = words.VERDICTS[evaluation.verdict]
     lead = f'<p class="kl-lead kl-tone-{look.tone}"><span aria-hidden="true">{look.symbol}</span> {escape(words.headline(evaluation))}</p>'
-    if evaluation.verdict is Word.BUILD_FAILED:
+    if evaluation.verdict is Verdict.BUILD_FAILED:
         return lead + source.source_html(entry.candidate.source, entry.candidate.language, evaluation.diagnostics)
     return lead + fragments.cases_html(evaluation, target) + fragments.diagnosis_html(entry)
