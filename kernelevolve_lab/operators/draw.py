@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
     "shifted": "U[1, 3): all positive, a mean far from 0",
     "heavy_tailed": "N(0, 1), about one value in 512 times 8",
     "large": "N(0, 1) times 1000",
+    "small": "N(0, 1) times 0.001: as small as what is added to keep a norm from dividing by zero",
     "ties": "2 N(0, 1) rounded to integers: equal neighbours, exact zeros",
 }
 
@@ -42,6 +43,8 @@ def _pool(count: int, distribution: str, generator: torch.Generator) -> torch.Te
             values[torch.randint(0, count, (count // 512,), generator=generator)] *= 8.0
         case "large":
             values *= 1000.0
+        case "small":
+            values *= 0.001
         case "ties":
             values.mul_(2.0).round_()
         case _:

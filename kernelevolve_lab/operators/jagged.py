@@ -64,11 +64,25 @@ def event_counts(case: Case) -> list[int]:
     return counts
 
 
+LONG_EVENT, LONG_EVERY = 300, 4096
+"""One event in so many has so many attributes: more than a byte counts."""
+
+
+def _attributes(events: int, attributes: int) -> torch.Tensor:
+    """The multiset of attributes of that many events: 0 to 2 `attributes` each, in turn, but for a few long ones."""
+    import torch
+
+    counts = torch.arange(events) % (2 * attributes + 1)
+    counts[::LONG_EVERY] = LONG_EVENT
+    return counts
+
+
 def _total_attributes(events: int, attributes: int) -> int:
-    """How many attributes that many events have: 0 to 2 `attributes` each, in turn."""
+    """The sum of `_attributes`."""
     period = 2 * attributes + 1
     full, rest = divmod(events, period)
-    return full * period * attributes + rest * (rest - 1) // 2
+    longer = sum(LONG_EVENT - index % period for index in range(0, events, LONG_EVERY))
+    return full * period * attributes + rest * (rest - 1) // 2 + longer
 
 
 def _shuffled(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -90,14 +104,15 @@ def batch_event_truncate_inputs(case: Case, generator: torch.Generator) -> Tenso
     keep = torch.arange(total) - (flat.cumsum(0) - flat).repeat_interleave(flat, output_size=total) < limit
     kept = int(keep.sum())
     inner = torch.empty(total, dtype=torch.int64)
-    inner[keep] = _shuffled(torch.arange(kept) % (2 * attributes + 1), generator)
-    inner[~keep] = _shuffled(torch.arange(total - kept) % (2 * attributes + 1), generator)
+    inner[keep] = _shuffled(_attributes(kept, attributes), generator)
+    inner[~keep] = _shuffled(_attributes(total - kept, attributes), generator)
     count = _total_attributes(kept, attributes) + _total_attributes(total - kept, attributes)
     dtype = draw.dtype_of(case.dtype)
     if dtype.is_floating_point:
         values = draw.floats((count,), "normal", generator, dtype)
     else:
-        pool = torch.randint(1, 2**40, (min(count, draw.POOL),), generator=generator)
+        ends = torch.iinfo(dtype)
+        pool = torch.randint(ends.min, ends.max, (min(count, draw.POOL),), generator=generator)
         values = draw.spread_out(pool, (count,), generator)
     return outer, inner, values, torch.tensor(limit)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kernelevolve_lab.operators.base import Tensors
 
 
+STRAY = 256
+"""Of so many values one lies anywhere."""
+
+
 def _map_case(ids: int, values: int, distribution: str = "half", held_out: bool = False) -> Case:
     return Case(
         name=f"{ids} ids, {values} values",
@@ -37,8 +41,11 @@ def map_id_transform(values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def map_id_transform_inputs(case: Case, generator: torch.Generator) -> Tensors:
-    """values [values], table [ids] sorted without repeats. `half`: about half found; `rare`: one in eight; `found`: all;
-    `dense`: ids follow each other without gaps; `skewed`: few ids take most values; `wide`: ids over the whole int64 range."""
+    """values [values], table [ids] sorted without repeats. `half`: about half found; `rare`: one in eight; `found`: nearly all;
+    `dense`: ids follow each other without gaps; `skewed`: few ids take most values; `wide`: ids over half the int64 range.
+
+    One value in 256 is an id with one of its 64 bits flipped: anywhere in the int64 range, and the same as an id to whoever looks at a part
+    of it alone. The least and the greatest int64 are among the values, too."""
     import torch
 
     ids, count = int(case.sizes["ids"]), int(case.sizes["values"])
@@ -60,6 +67,10 @@ def map_id_transform_inputs(case: Case, generator: torch.Generator) -> Tensors:
         absent = lot > 0 if case.distribution == "rare" else lot == 0
         # One below an id of the table is no id, as gaps are at least 2; without gaps only the far side of the table lacks values.
         values = torch.where(absent, values - 1 if case.distribution != "dense" else values + ids, values)
+    strays = -(-count // STRAY)
+    where = torch.randint(0, count, (strays + 2,), generator=generator)
+    values[where[:-2]] = table[place[where[:-2]]] ^ (1 << torch.randint(0, 64, (strays,), generator=generator))
+    values[where[-2:]] = torch.tensor([torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max])
     return values, table
 
 
@@ -128,8 +139,9 @@ def merge_bucketized_dense(x: torch.Tensor, borders: torch.Tensor, offsets: torc
 
 
 def merge_bucketized_dense_inputs(case: Case, generator: torch.Generator) -> Tensors:
-    """x [features, batch], borders [features, borders] with ragged rows filled up with inf, offsets [features] from the counts.
-    `on_border`: half of the values equal a border; `repeated`: borders repeat; `clustered`: most values in one bucket."""
+    """x [features, batch], borders [features, borders] with ragged rows filled up with inf, offsets [features] from the counts with up to 4
+    unused buckets between features. `on_border`: half of the values equal a border; `repeated`: that, and borders repeat, zeros of either
+    sign among them; `clustered`: most values in one bucket."""
     import torch
 
     features, batch, width = (int(case.sizes[key]) for key in ("features", "batch", "borders"))
@@ -145,11 +157,11 @@ def merge_bucketized_dense_inputs(case: Case, generator: torch.Generator) -> Ten
     counts[0] = width
     if scale != 1.0:
         x = x * scale
-    if case.distribution == "on_border":
+    if case.distribution in ("on_border", "repeated"):
         place = torch.randint(0, 2 * width, (features, batch), generator=generator)
         x = torch.where(place < width, borders.gather(1, place.clamp(max=width - 1)), x)
     borders = borders.masked_fill(torch.arange(width) >= counts.unsqueeze(1), float("inf"))
-    sizes = counts + 1
+    sizes = counts + torch.randint(1, 6, (features,), generator=generator)
     first = torch.randint(1, 100, (1,), generator=generator)
     return x, borders, sizes.cumsum(0) - sizes + first
 
@@ -173,7 +185,8 @@ Inputs, all contiguous and row-major: x [features, batch] floating point, finite
 ascending (repeats allowed) and filled up with +inf where a feature has fewer; offsets [features], int64.
 Output: out [features, batch], int64. Example: x [[.1, .4, .8], [.2, .5, .9]], borders [[.3, .6], [.4, .7]], offsets [0, 3] gives
 [[0, 1, 2], [3, 4, 5]].
-Rows have from 1 to `borders` finite entries. Values may lie exactly on borders. Results must be exact.""",
+Rows have from 1 to `borders` finite entries. Values may lie exactly on borders; -0 and 0 are equal. Offsets need not follow from the
+counts. Results must be exact.""",
     input_names=("x", "borders", "offsets"),
     reference=merge_bucketized_dense,
     make_inputs=merge_bucketized_dense_inputs,
