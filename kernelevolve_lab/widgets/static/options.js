@@ -3,7 +3,7 @@
 import { h, setText } from "./dom.js";
 
 const LOOK_AFTER = 300;
-const LABELS = { model: "Model", base_url: "Base URL", concurrency: "At once" };
+const LABELS = { model: "Model", base_url: "Base URL", concurrency: "At once", prices: "Price file", price_input: "USD per M in", price_output: "USD per M out", tunable: "Tunable constants" };
 const NO_KEY = "type it here: it stays in this kernel's memory and is stored nowhere. Or set OPENAI_API_KEY before JupyterLab starts.";
 
 function plain(name) {
