@@ -13,7 +13,6 @@ then says what the judge found. With `--operator` there is no search: the text i
 from __future__ import annotations
 
 import argparse
-import contextvars
 import shlex
 import threading
 import time
@@ -115,8 +114,8 @@ def _into(run: Any, asked: argparse.Namespace, source: str) -> None:
     shown = InRun(run, candidate)
     output = display(shown, display_id=True)
     if output is not None and not shown.settled:
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(_follow, shown, output.update), daemon=True, name="kel-cell").start()
+        # Not in this cell's context: what runs notebooks without a front end heeds only what belongs to the cell that it runs now.
+        threading.Thread(target=_follow, args=(shown, output.update), daemon=True, name="kel-cell").start()
 
 
 def _follow(shown: Any, update: Callable[[Any], None]) -> None:

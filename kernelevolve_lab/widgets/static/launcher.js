@@ -123,6 +123,7 @@ export function launcher(store) {
     if (start.disabled || !(await model.enter()) || obstacle()) return;
     const chosen = Object.fromEntries(Object.entries(choosers).map(([name, select]) => [name, select.value]));
     const asked = model.root.hidden ? { options: {}, cost: null } : { options: model.values(), cost: model.cap() };
+    model.fold();
     ask({ t: "start", ...chosen, ...asked, candidates: candidates.valueAsNumber, seconds: seconds.value === "" ? null : seconds.valueAsNumber });
   });
   root.addEventListener("input", (event) => {

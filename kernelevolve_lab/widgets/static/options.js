@@ -127,6 +127,9 @@ export function modelOptions(store, changed) {
     values,
     cap,
     enter,
+    fold() {
+      folded.open = false;
+    },
     // The first thing that keeps a model from being asked, in words; empty when nothing does.
     obstacle() {
       if (root.hidden) return "";
