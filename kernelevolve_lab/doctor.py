@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kernelevolve_lab import paths, registry
-from kernelevolve_lab.errors import LabError
+from kernelevolve_lab.errors import LabError, MissingTool
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,17 @@ def _libraries() -> list[Check]:
 
 
 def _languages() -> list[Check]:
+    """The languages' compilers. Those that serve this machine's processor are needed, those of GPUs alone are not."""
+    from kernelevolve_lab import targets
+
+    processor = targets.resolve("cpu")
+
     def look(name: str) -> Check:
         language = registry.load("languages", name)
-        tools = language.toolchain()
+        try:
+            tools = language.toolchain()
+        except MissingTool as missing:
+            return Check(f"language {name}", "missing" if language.supports(processor) else "absent", str(missing))
         return Check(f"language {name}", "ok", ", ".join(f"{tool} {version}" for tool, version in tools.items()))
 
     return [_guarded(f"language {name}", lambda name=name: look(name)) for name in registry.names("languages")]
