@@ -18,7 +18,7 @@ from kernelevolve_lab.store import Store
 
 Handle = TypeVar("Handle", bound=RunHandle)
 
-_VERSIONS = ("kernelevolve-lab", "torch", "triton", "numpy")
+_VERSIONS = ("kernelevolve-lab", "torch", "triton", "nvidia-cutlass-dsl", "numpy")
 
 
 def start(

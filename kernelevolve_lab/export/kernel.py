@@ -165,7 +165,8 @@ def output_specs(request: ExportRequest, operator: Operator) -> tuple[TensorSpec
 
 def dependencies_of(form: Form) -> tuple[str, ...]:
     """The Python packages that an exported kernel needs."""
-    return ("torch", *(("triton",) if form.language.name == "triton" else ()))
+    own = {"triton": ("triton",), "cute": ("nvidia-cutlass-dsl",)}
+    return ("torch", *own.get(form.language.name, ()))
 
 
 def _flags(target: TargetSpec | None) -> tuple[str, ...]:
