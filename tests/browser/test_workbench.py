@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -137,5 +138,8 @@ def test_an_earlier_run_opens_again(page, finished):
     view.wait_for_selector(f"select[aria-label='Open an earlier run'] option[value='{run}']", state="attached")
     page.python("setattr(work, '_handle', None)")
     view.get_by_label("Open an earlier run").select_option(run)
-    view.wait_for_selector(".kl-pill[data-status=finished]")
+    deadline = time.monotonic() + PATIENCE / 1000
+    while page.python("work.run is None"):
+        assert time.monotonic() < deadline, "the run does not open"
     assert page.python("work.run.id") == run
+    view.wait_for_selector(".kl-pill[data-status=finished]")
