@@ -1,6 +1,7 @@
 """Open a database as a store: pragmas, transactions, schema version; every way it can fail gets one clear sentence."""
 
 import sqlite3
+import threading
 from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, event, inspect, text
@@ -11,6 +12,8 @@ from kernelevolve_lab.errors import StoreError
 from kernelevolve_lab.store.migrations import HEAD
 
 BUSY_SECONDS = 30.0
+
+_MIGRATING = threading.Lock()  # Alembic keeps the migration under way in a variable of the process
 
 
 def connect(url: str) -> Engine:
@@ -100,7 +103,8 @@ def _migrate(connection: Connection, version: str | None) -> None:
             f"The store was written by a newer version of kernelevolve-lab (schema {version}, this one knows up to {HEAD}); "
             "upgrade kernelevolve-lab, or choose another store."
         )
-    command.upgrade(config, "head")
+    with _MIGRATING:
+        command.upgrade(config, "head")
 
 
 def _shown(url: URL) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -382,6 +383,14 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError) as raised:
         Store.open("postgresql+psycopg://me:hunter2@127.0.0.1:1/lab")
     assert "hunter2" not in str(raised.value)
+
+
+def test_threads_can_make_stores_at_the_same_time(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(Store.open, [str(tmp_path / f"{number}.db") for number in range(12)]))
+    for store in stores:
+        assert store.runs() == []
+        store.close()
 
 
 def test_stored_events_are_plain_json(store: Store) -> None:
