@@ -173,7 +173,8 @@ def _standing(shares: dict[str, tuple[CaseResult, float, float]]) -> list[str]:
     """Where the kernel stands in each case: what its bytes or its arithmetic take at least, and what that says of its time."""
     lines = []
     for name, (result, seconds, share) in shares.items():
-        point, took = result.roofline, f"{share:.0%} of its {seconds * 1e3:.3g} ms"
+        calm = " (on a calm machine, by the ratio to the baseline)" if seconds < 0.95 * result.times["candidate"].median else ""
+        point, took = result.roofline, f"{share:.0%} of its {seconds * 1e3:.3g} ms{calm}"
         level = floors.level_name(point.bound_by)
         if floors.is_memory(point.bound_by):
             rate = point.bytes_per_second / point.fraction / 1e9

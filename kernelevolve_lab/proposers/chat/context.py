@@ -136,7 +136,7 @@ def compose(
         steps = [step for parent in parents for step in history.ancestors(state, parent.candidate.id, operator)[:-1]]
         made["history"] = _steps("How it came about: its ancestors, oldest first", steps)
         told |= {step.id for step in steps}
-    if parents and request.memory != "clean_slate":
+    if parents and request.memory in ("parent", "siblings", "both"):
         made_from = [history.children(state, parent.id, operator) for parent in parents]
         beside = [group for parent in parents for group in history.siblings(state, parent.id, operator)]
         made["tried"] = _tried(made_from, beside, told, _main_baseline(parents))
@@ -270,7 +270,7 @@ def _failed(request: ProposalRequest, told: set[str]) -> tuple[str, ...]:
     if request.memory in ("clean_slate", "none") and not request.parents:
         return ()
     failed = history.failures(request.state, request.operator, told)
-    undecided = history.undecided(request.state, request.operator, told) if request.parents else []
+    undecided = history.undecided(request.state, told) if request.parents else []
     variants = [render("failed", failed=failed[:most], undecided=undecided[:some]) for most, some in ((12, 6), (6, 3), (3, 0))]
     return tuple(dict.fromkeys(variants)) if failed or undecided else ()
 
@@ -298,6 +298,7 @@ def _steering(state: RunState) -> tuple[str, ...]:
 def _ask(request: ProposalRequest, parents: Sequence[Entry], advice: Advice) -> str:
     """The question. Requests that run side by side would else be the same and bring the same answer: each gets its own inclination."""
     judging = [request.state.entries[key] for key in request.pending if key in request.state.entries]
+    told = request.memory != "none"
     return render(
         "ask",
         parent=parents[0] if parents else None,
@@ -307,7 +308,7 @@ def _ask(request: ProposalRequest, parents: Sequence[Entry], advice: Advice) -> 
         taken=history.taken(request.state, request.pending, request.memory != "clean_slate")
         if not parents and request.memory != "none"
         else (),
-        judging=history.titles(judging) if parents else (),
+        judging=history.titles(judging) if parents and told else (),
         inclination=advice.inclinations[request.index % len(advice.inclinations)] if advice.inclinations else "",
     )
 

@@ -21,16 +21,17 @@ def describe(evaluation: Evaluation | None, operator: Operator, calm: Calm, *, f
     if evaluation is None:
         return render("evaluation", evaluation=None)
     shown = visible(evaluation, operator)
+    busy = busyness(shown, calm)
     return render(
         "evaluation",
         evaluation=shown,
         flags=[flag.value for flag in shown.flags],
         reasons=[oneline(reason, 600) for reason in shown.reasons if not reason.startswith(_SAID_BY_THE_FLAG)],
-        cases=[_case(result) for result in shown.cases] if full else [],
+        cases=[_case(result, placed=not busy) for result in shown.cases] if full else [],
         diagnostics=_diagnostics(shown, _MESSAGES if full else 3),
         metrics=_metrics(shown) if full else "",
         guessed="hot_loop_function" in shown.metrics,
-        busy=busyness(shown, calm),
+        busy=busy,
     )
 
 
@@ -52,7 +53,8 @@ def interval(ratio: Ratio) -> str:
     return f"{ratio.value:.3f}× [{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
-def _case(result: CaseResult) -> str:
+def _case(result: CaseResult, placed: bool) -> str:
+    """What was found on a case; its place under the roof only where the machine let it show (`placed`)."""
     parts = [f"case `{result.case.name}`: {result.verdict.value}"]
     if result.verdict is not Verdict.CORRECT and result.reason:
         parts.append(oneline(result.reason, 400))
@@ -68,7 +70,7 @@ def _case(result: CaseResult) -> str:
     for number, ratio in enumerate(result.speedups):
         took = f" ({duration(result.times[ratio.baseline].median)})" if ratio.baseline in result.times else ""
         parts.append(f"{f'{ratio.value:.2f}×' if number else interval(ratio)} over {ratio.baseline}{took}")
-    if result.roofline is not None:
+    if placed and result.roofline is not None:
         point = result.roofline
         parts.append(f"{point.fraction:.0%} of the {level_name(point.bound_by)} roof")
     return "; ".join(parts)

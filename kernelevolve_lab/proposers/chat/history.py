@@ -84,11 +84,12 @@ def failures(state: RunState, operator: Operator, told: set[str], most: int = 20
     return list(dict.fromkeys(_line(entry, operator, state) for entry in failed))[:most]
 
 
-def undecided(state: RunState, operator: Operator, told: set[str], most: int = 6) -> list[str]:
+def undecided(state: RunState, told: set[str], most: int = 6) -> list[str]:
     """One line for each try that made no clear difference to its parent, the newest first; without those in `told`."""
     tries = [entry for entry in state.entries.values() if entry.correct and entry.rejected is None and entry.candidate.id not in told]
     tries.sort(key=lambda entry: -entry.order)
-    return [_line(entry, operator, state) for entry in tries if outcome(state, entry) == "unclear"][:most]
+    unclear = [entry for entry in tries if outcome(state, entry) == "unclear"]
+    return [f"{entry.id} {_quoted(entry, 110)}: {interval(entry.evaluation.speedup)}" for entry in unclear[:most]]
 
 
 def taken(state: RunState, pending: tuple[str, ...], results: bool = True, most: int = 24) -> list[str]:

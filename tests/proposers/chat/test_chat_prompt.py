@@ -114,6 +114,11 @@ def test_an_independent_draft_is_told_nothing_of_the_run(operator):
     assert prompt(operator, state).text != prompt(operator).text
 
 
+def test_a_sample_is_told_nothing_of_the_others(operator):
+    everything = family(operator)
+    assert prompt(operator, state_of(*everything["events"]), memory="none").text == prompt(operator).text
+
+
 def test_crossover_shows_both_parents(operator):
     everything = family(operator)
     state = state_of(*everything["events"])
@@ -303,11 +308,14 @@ def test_a_busy_machine_is_told_by_the_baseline(operator):
     calm, busy = candidate(1), candidate(2, (candidate(1).id,))
     found = correct(busy, 1.2, operator)
     slow = Timing(median=1.6e-3, low=1.5e-3, high=1.7e-3, samples=30)
-    cases = tuple(result.model_copy(update={"times": {**result.times, "torch.compile": slow}}) for result in found.cases)
+    own = slow.model_copy(update={"median": slow.median / 1.2})
+    times = {"candidate": own, "torch.compile": slow}
+    cases = tuple(result.model_copy(update={"times": times}) for result in found.cases)
     state = state_of(calm, correct(calm, 1.0, operator), busy, found.model_copy(update={"cases": cases}))
     told = prompt(operator, state, (busy.id,)).text
     assert "The machine was busy: torch.compile took 1.6 times its calm time of this run" in told
     assert "1.200× [1.164, 1.236] over torch.compile (1.6 ms)" in told
+    assert "on a calm machine" in told and "roof" not in told.partition("## What the judge found")[2].partition("Static")[0]
     assert "The machine was busy" not in prompt(operator, state, (calm.id,)).text
 
 
