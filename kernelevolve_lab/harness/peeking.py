@@ -41,7 +41,7 @@ def permitted() -> bool:
     """Whether this machine lets a process read another's memory at all (a container may not)."""
     value = ctypes.c_uint32(7)
     found = words(os.getpid(), [ctypes.addressof(value)])
-    return found is not None and found[0] == 7
+    return found is not None and bool(found[0] == 7)
 
 
 def company(pid: int) -> list[int]:

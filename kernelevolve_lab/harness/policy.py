@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from kernelevolve_lab.errors import BadInput
+from kernelevolve_lab.harness.sampling import Library, Samples
 from kernelevolve_lab.records import OperatorRef
 
 Mode = Literal["forbid", "replace", "allow"]
 _SHOWN = 6
+_FEWEST_SAMPLES, _FOREIGN_SHARE, _ALL_FOREIGN = 6, 0.25, 0.9
+"""Of the moments at which a candidate computes, so many at least and such a share must be in others' code before that is held against it:
+a share where all computing must be its own, and where part of it must."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Policy:
     mode: Mode
     allowed: frozenset[str]
     namespaces: frozenset[str]
+    libraries: tuple[Library, ...] = ()
 
     def computing(self, counts: Mapping[str, int]) -> Counter[str]:
         """PyTorch's operators among these that compute something."""
@@ -59,6 +65,18 @@ class Policy:
             return f"it is a wrapper: PyTorch does all that it does for the reference ({listed(wanted)}), and its own code adds to that"
         return ""
 
+    def offence_in(self, samples: Samples, operators: Mapping[str, int]) -> str:
+        """What to say of where a candidate was found at random moments, with the operators that were called in those visits;
+        nothing where that is all right. What such operators compute is not held against it here, since `offence` has judged that."""
+        foreign = samples.foreign.total()
+        share = foreign / max(1, foreign + samples.own)
+        if foreign < _FEWEST_SAMPLES or self.mode == "allow" or self.computing(operators):
+            return ""
+        if share < (_FOREIGN_SHARE if self.mode == "forbid" else _ALL_FOREIGN):
+            return ""
+        most = samples.foreign.most_common(1)[0][0][:60]
+        return f"a library computes for it ({most}): at {foreign} of {foreign + samples.own} moments its threads were in code of others"
+
     def told(self) -> str:
         """The rule in a sentence, for whoever writes a kernel."""
         lists = "allocation, views, casts and copies"
@@ -77,7 +95,8 @@ def policy_for(operator: OperatorRef, mode: str = "") -> Policy:
     if chosen not in get_args(Mode):
         raise BadInput(f"There is no policy '{chosen}'; choose one of {', '.join(get_args(Mode))}.")
     allowed = frozenset(name for names in rules["allowed"].values() for name in names)
-    return Policy(chosen, allowed, torch_namespaces())
+    libraries = tuple(Library(*(re.compile(rule[key]) for key in ("files", "computing", "harmless"))) for rule in rules["library"])
+    return Policy(chosen, allowed, torch_namespaces(), libraries)
 
 
 def torch_namespaces() -> frozenset[str]:

@@ -17,6 +17,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from kernelevolve_lab.errors import LabError
-from kernelevolve_lab.harness import devices, operator_counter, peeking, sandbox
+from kernelevolve_lab.harness import devices, operator_counter, peeking, sampling, sandbox
 from kernelevolve_lab.harness.kept import Kept
 from kernelevolve_lab.harness.memory import PAGE, Placed
 from kernelevolve_lab.harness.packets import BIND, COLLECT, SEEN_OUTPUTS, STEADY, TRACE, PacketWorker, packet_pair
@@ -41,6 +42,11 @@ LONGEST_DEVICE_VISIT = 64
 """CUDA takes about a thousand launches ahead, and a call may need several."""
 _PEEKED, _PEEKED_AT_MOST = 48, 256
 """Words of an output, and of all outputs, that are read out of the process at the end of a visit."""
+
+_ALONE_SHARE = 1 / 8
+"""Of the visits, after which it is looked whether processes of the candidate are left."""
+_SAMPLES, _BETWEEN_SAMPLES = 64, 2e-3
+"""Of a visit, and seconds."""
 
 
 class Zygote:
@@ -214,12 +220,15 @@ class PythonWorker(PacketWorker):
         super().__init__()
         self._child = self._process = Child()
         self._device, self._confined = zygote.device, zygote.confined
+        self.call_overhead, self.round_trip = 2e-6, 3e-4
         if self._device != "cpu":
-            self.longest_visit = LONGEST_DEVICE_VISIT
+            self.longest_visit, self.round_trip = LONGEST_DEVICE_VISIT, None
         self._peeks = zygote.device == "cpu" and peeking.permitted()
         self._counter = zygote.counter
         self._visits = 0
         self._steady = False
+        self._sampling = False
+        self._sampled: list[int] = []
         self._arenas: dict[int, mmap.mmap] = {}
         self._outputs: dict[int, tuple[int, Sequence[Placed]]] = {}
         self._seen: list[_Seen] = []
@@ -264,7 +273,7 @@ class PythonWorker(PacketWorker):
                 raise CandidateCheats("it keeps the judge from counting what it has PyTorch do")
             visit = replace(visit, operators=after - before)
         self._visits += 1
-        if self._visits <= 2 or self._visits % 16 == 0:
+        if self._visits <= 2 or self._rng.random() < _ALONE_SHARE:
             self._stand_alone()
         if self._steady:  # the judge looks at the time alone
             return visit
@@ -272,6 +281,25 @@ class PythonWorker(PacketWorker):
         self._ask(COLLECT, 0, struct.pack(f"<{len(wanted)}I", *wanted), timeout=timeout)
         self._compare()
         return visit
+
+    def watched(self, calls: Sequence[tuple[int, int]], timeout: float) -> tuple[Visit, list[int] | None]:
+        """See `workers.Worker`."""
+        if not self._peeks:
+            return self.call(calls, timeout), None
+        self._sampling, self._sampled = True, []
+        try:
+            return self.call(calls, timeout), self._sampled
+        finally:
+            self._sampling = False
+
+    def _wait(self, answer: select.poll, timeout: float) -> bool:
+        until = time.monotonic() + timeout
+        while self._sampling and len(self._sampled) < _SAMPLES and time.monotonic() < until:
+            if answer.poll(self._rng.uniform(0.0, _BETWEEN_SAMPLES) * 1000):
+                return True
+            with self.frozen():
+                self._sampled += sampling.program_counters(self.candidate_pid)
+        return super()._wait(answer, max(0.0, until - time.monotonic()))
 
     def _called_so_far(self) -> Counter[str] | None:
         if self._counter is None or not peeking.permitted():
@@ -300,6 +328,7 @@ class PythonWorker(PacketWorker):
     def _look(self, calls: Sequence[tuple[int, int]], reply: bytes) -> int:
         # What a call returned must be there when it has returned. The judge reads some words of each output out of the process, which is
         # stopped meanwhile, and sees below that what the process handed over later is the same.
+        self._sampling = False
         self._seen.clear()
         if self._device != "cpu":
             return 0

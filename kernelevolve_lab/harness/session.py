@@ -62,15 +62,17 @@ class Session:
         self.shown = [number for _, number in lent]
         self._arena_regions = [self.worker.map(arena.fd, arena.size, writable=True)[0] for arena in self.arenas]
 
-    def make_room(self, drawn: InputSet) -> None:
-        """See to it that the set's outputs fit: how large they are may depend on the data, and so on the distribution."""
-        if drawn.arena_size <= self.arenas[0].size:
+    def make_room(self, drawn: InputSet, calls: int = 1) -> None:
+        """See to it that the outputs of so many calls fit side by side: how large they are may depend on the data, and so on the
+        distribution."""
+        size = calls * drawn.arena_size
+        if size <= self.arenas[0].size:
             return
         while self._workloads:
             self.worker.undefine(self._workloads.popitem()[1])
         for region in self._arena_regions:
             self.worker.unmap(region)
-        self._borrow(drawn.arena_size)
+        self._borrow(size)
 
     def workload(self, drawn: InputSet, arena: int) -> int:
         """The call with that set's inputs and outputs in that arena."""
@@ -104,8 +106,19 @@ class Session:
 
     def call(self, sets: Sequence[InputSet], arena: int, timeout: float) -> Visit:
         """Call once per set, back to back."""
+        visit = self.worker.call(self._calls(sets, arena), timeout)
+        return self._visited(sets, visit)
+
+    def watched(self, sets: Sequence[InputSet], arena: int, timeout: float) -> tuple[Visit, list[int] | None]:
+        """The same, and where the process was at random moments; None where nobody looks."""
+        visit, samples = self.worker.watched(self._calls(sets, arena), timeout)
+        return self._visited(sets, visit), samples
+
+    def _calls(self, sets: Sequence[InputSet], arena: int) -> list[tuple[int, int]]:
         workloads = [self.workload(drawn, arena) for drawn in sets]
-        visit = self.worker.call(list(zip(workloads, self._pages(sets, arena), strict=True)), timeout)
+        return list(zip(workloads, self._pages(sets, arena), strict=True))
+
+    def _visited(self, sets: Sequence[InputSet], visit: Visit) -> Visit:
         self.seen.update(drawn.id for drawn in sets)
         if self._watch is not None:
             self._watch.visited(sets[0].case.name, visit.operators, len(sets))
@@ -114,9 +127,7 @@ class Session:
     def trace(self, drawn: InputSet, timeout: float) -> Traced | None:
         """What a call has PyTorch do, None where nothing could. Its outputs lie in the first arena."""
         found = self.worker.trace(self.workload(drawn, 0), timeout)
-        if found is not None and self._watch is not None:
-            self._watch.traced(drawn.case.name, found.reached)
-        return found
+        return self._watch.traced(drawn.case.name, found) if found is not None and self._watch is not None else found
 
     def _pages(self, sets: Sequence[InputSet], arena: int) -> list[int]:
         slot = max(drawn.arena_size for drawn in sets)

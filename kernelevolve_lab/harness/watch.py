@@ -6,14 +6,25 @@ tells how often each is called, in every visit; so what a candidate has PyTorch 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from kernelevolve_lab.harness.policy import Policy, listed
+from kernelevolve_lab.harness.policy import Policy, Traced, listed
+from kernelevolve_lab.harness.sampling import Samples, weigh
 from kernelevolve_lab.harness.workers import CandidateCheats
+
+if TYPE_CHECKING:
+    from kernelevolve_lab.harness.reference import InputSet
+    from kernelevolve_lab.harness.session import Session
 
 _VISITS = 3
 """In so many visits it must have been: a candidate may try what is faster when it meets a shape for the first time."""
+_MOMENTS, _DECISIVE, _WATCHED_SECONDS = 64, 16, 4.0
+"""How many moments are enough where no library was found to compute, how many with somebody computing where one was, and where looking
+ends at the latest: threads that wait for others by spinning tell nothing."""
 
 
 class OperatorWatch:
@@ -25,10 +36,16 @@ class OperatorWatch:
         self._traced: dict[str, Counter[str]] = {}
         self._visits: Counter[str] = Counter()
 
-    def traced(self, case: str, reached: Mapping[str, int] | None) -> None:
-        """What one call of a case had PyTorch do under the trace."""
-        if reached is not None:
-            self._traced[case] = self._computing(reached)
+    def traced(self, case: str, found: Traced) -> Traced:
+        """What one call of a case had PyTorch do under the trace; returns it with what the trace did not see, if it saw nothing."""
+        if found.reached is None:
+            return found
+        reached = self._computing(found.reached)
+        if self._policy.mode == "replace":  # otherwise nothing is allowed, whether the trace sees it or not
+            self._traced[case] = reached
+        if self._policy.computing(found.counts) or not reached:
+            return found
+        return replace(found, counts=reached, made_outside=True)  # another thread, or modes switched off
 
     def visited(self, case: str, operators: Mapping[str, int] | None, calls: int) -> None:
         """What a visit of so many calls had PyTorch do; raises `CandidateCheats` where that is more than under the trace, again and
@@ -45,3 +62,22 @@ class OperatorWatch:
 
     def _computing(self, operators: Mapping[str, int]) -> Counter[str]:
         return Counter({name: n for name, n in self._policy.computing(operators).items() if name not in self._composite})
+
+
+def foreign_code(session: Session, sets: Sequence[InputSet], calls: int, policy: Policy, timeout: float) -> str:
+    """Whether libraries compute for a candidate beside PyTorch's dispatcher: visits of so many calls, as the timed ones have, in which the
+    process is looked at now and then."""
+    found, operators, began = Samples(), Counter[str](), time.monotonic()
+    moments = turn = 0
+    while policy.mode != "allow" and time.monotonic() - began < _WATCHED_SECONDS:
+        foreign = found.foreign.total()
+        if turn >= _MOMENTS if not foreign else found.own + foreign >= _DECISIVE:
+            break
+        visit, samples = session.watched([sets[(turn + i) % len(sets)] for i in range(calls)], 0, timeout)
+        if samples is None:
+            return ""
+        seen = weigh(session.worker.candidate_pid, samples, policy.libraries)
+        found.own, found.foreign, moments = found.own + seen.own, found.foreign + seen.foreign, moments + len(samples)
+        operators.update(visit.operators or {})
+        turn = max(turn + 1, moments)
+    return policy.offence_in(found, operators)

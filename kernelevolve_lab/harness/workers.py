@@ -64,6 +64,13 @@ class Worker(Protocol):
     longest_visit: int
     """The most calls that a visit should have."""
 
+    call_overhead: float
+    """Seconds that the host spends on each call outside its clock: copying arguments, collecting times."""
+
+    round_trip: float | None
+    """Seconds that a question and its answer may take beside the calls that they are about, on a busy machine; None where a device adds
+    to that."""
+
     @property
     def candidate_pid(self) -> int:
         """The process, as the kernel says."""
@@ -83,6 +90,9 @@ class Worker(Protocol):
     def call(self, calls: Sequence[tuple[int, int]], timeout: float) -> Visit:
         """Call back to back: for each call the workload, and how many pages behind their places its outputs go. When it returns, they lie
         there; of calls with the same place, those of the last."""
+
+    def watched(self, calls: Sequence[tuple[int, int]], timeout: float) -> tuple[Visit, list[int] | None]:
+        """The same, and the program counters of its threads at random moments, which the process cannot notice; None where nobody looks."""
 
     def bind(self, workload: int, module: str, timeout: float) -> tuple[str, ...]:
         """Have a workload call the candidate's `ModelNew`, if it has one, built as this text of a `ModuleSpec` says; returns the names of
