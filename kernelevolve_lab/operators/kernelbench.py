@@ -231,9 +231,10 @@ def from_task(source: str, name: str) -> Operator:
 def _cases(task: Task, sizes: Mapping[str, int], measure: Callable[[Mapping[str, int]], Footprint | None]) -> tuple[Case, ...]:
     """The visible case at these sizes and a held-out one with one size changed (or, where none can be, the same sizes)."""
     other = changed(sizes, measure) or dict(sizes)
+    given = {name: task.constants[name] for name, value in sizes.items() if value != task.constants[name]}
     return (
-        Case(name=_sizes_name(task, sizes), sizes=dict(sizes)),
-        Case(name=f"held out: {_sizes_name(task, other)}", sizes=dict(other), held_out=True),
+        Case(name=_sizes_name(task, sizes), sizes=dict(sizes), scaled_from=given),
+        Case(name=f"held out: {_sizes_name(task, other)}", sizes=dict(other), held_out=True, scaled_from=given),
     )
 
 

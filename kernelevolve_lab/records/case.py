@@ -14,7 +14,8 @@ class Case(Record):
     """One workload of an operator: its sizes, dtype and input distribution.
 
     `name` is unique within an operator and profile. `sizes` are the operator's own parameters (for example `{"rows": 4096, "cols": 1024}`).
-    A `held_out` case is judged but never shown to a proposer.
+    A `held_out` case is judged but never shown to a proposer. `scaled_from` are those sizes that were made smaller to fit this machine,
+    as the task has them.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Case(Record):
     dtype: str = "float32"
     distribution: str = "normal"
     held_out: bool = False
+    scaled_from: dict[str, Scalar] = {}
 
 
 class TensorSpec(Record):

@@ -1,5 +1,6 @@
 """The JSON objects that `kernelevolve-lab evaluate --json` and `search --json` write; other people's scripts rely on their fields."""
 
+import math
 from typing import Any
 
 from kernelevolve_lab.records.evaluation import CaseResult, Evaluation, Ratio
@@ -40,9 +41,14 @@ def _ratio(ratio: Ratio | None) -> dict[str, Any] | None:
 
 
 def _case(result: CaseResult) -> dict[str, Any]:
-    """One case; `times` are median seconds by name, `speedup` is against the main baseline: the last one measured."""
+    """One case; `times` are median seconds by name, `speedup` is against the main baseline: the last one measured. `scaled_from` are the
+    task's own values of those `sizes` that were made smaller, `scale` the product of the ratios (1: nothing was)."""
+    sizes, given = result.case.sizes, result.case.scaled_from
     return {
         "name": result.case.name,
+        "sizes": sizes,
+        "scaled_from": given,
+        "scale": math.prod(float(sizes[name]) / float(value) for name, value in given.items()),
         "shapes": [list(spec.shape) for spec in result.inputs],
         "dtype": result.case.dtype,
         "distribution": result.case.distribution,
