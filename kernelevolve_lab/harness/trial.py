@@ -266,7 +266,7 @@ class Trial:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
         session, seconds, timeout = self._open_session, float(np.median(timing.candidate)), self._timeout(case)
         found = probes.second_witness(session, sets, timing.visits, self.bench.settings.witness_share, timeout)
-        found = found or timing.works_out_of_turn() or probes.works_on(session, sets[0], seconds, timeout)
+        found = found or timing.works_early() or probes.works_on(session, sets[0], seconds, timeout)
         if not found and (self.final or case is self.bench.visible[0]):
             calls = max(1, min(session.worker.longest_visit, round(self.bench.settings.visit_seconds / max(seconds, 1e-7))))
             found = foreign_code(session, sets, calls, self.bench.policy, timeout)
