@@ -8,10 +8,10 @@ from pathlib import Path
 
 from kernelevolve_lab.errors import BadInput
 from kernelevolve_lab.harness import devices, operator_counter
+from kernelevolve_lab.harness.forking import Zygote, ZygoteKeeper
 from kernelevolve_lab.harness.locks import MachineLock
 from kernelevolve_lab.harness.policy import policy_for
 from kernelevolve_lab.harness.pool import InputPool
-from kernelevolve_lab.harness.python_worker import Zygote, ZygoteKeeper
 from kernelevolve_lab.harness.reference import Description, InputSet, Reference, task_cache
 from kernelevolve_lab.harness.session import Arenas
 from kernelevolve_lab.harness.settings import JudgeSettings

@@ -1,6 +1,6 @@
 """The process that candidates that are Python modules are forked from: it has torch imported, and runs nothing of theirs.
 
-Started by `python_worker.py`: zygote CONTROL_FD DEVICE CONFINED EMULATED COUNTER, of which EMULATED is a description of a GPU that is not
+Started by `forking.py`: zygote CONTROL_FD DEVICE CONFINED EMULATED COUNTER, of which EMULATED is a description of a GPU that is not
 here, as `languages.absent_gpu` has it, or empty, and COUNTER the library of `operator_counter.py`, or empty. Its first packet says what
 the judge must know before any candidate is there; then it takes spawn requests as JSON, with their descriptors: channel, source, log and
 status, and those that the request names under `more`.

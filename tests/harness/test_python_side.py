@@ -15,10 +15,11 @@ import pytest
 from small_operator import FAST, SMALL
 
 from kernelevolve_lab.harness import operator_counter, peeking, sampling, scratch
+from kernelevolve_lab.harness.forking import Zygote
 from kernelevolve_lab.harness.judge import Judge
 from kernelevolve_lab.harness.kept import Kept
 from kernelevolve_lab.harness.policy import Policy, Traced
-from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote
+from kernelevolve_lab.harness.python_worker import PythonWorker
 from kernelevolve_lab.harness.sampling import Library, Samples
 from kernelevolve_lab.harness.watch import OperatorWatch
 from kernelevolve_lab.harness.workers import CandidateCheats

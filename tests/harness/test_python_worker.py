@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from small_operator import FAST, SMALL
 
+from kernelevolve_lab.harness.forking import Zygote
 from kernelevolve_lab.harness.judge import Judge
-from kernelevolve_lab.harness.python_worker import PythonWorker, Zygote
+from kernelevolve_lab.harness.python_worker import PythonWorker
 from kernelevolve_lab.harness.workers import CandidateCrashed
 from kernelevolve_lab.operators.loading import ref_of
 from kernelevolve_lab.records import Candidate, Evaluation, Verdict
