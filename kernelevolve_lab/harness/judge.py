@@ -218,7 +218,8 @@ class Judge:
         policy = policy_for(self.operator, self.settings.torch_mode)
         with contextlib.closing(Processes(self._order, build, language, policy)) as processes:
             works = processes.works_for(works)
-            trial = Trial(self._bench(works, policy), lambda: processes.start(works), final, cancelled)
+            bench = self._bench(works, policy)
+            trial = Trial(bench, lambda: processes.start(works), lambda drawn: processes.idle(works, drawn), final, cancelled)
             trial.run()
         return trial
 

@@ -79,7 +79,7 @@ class PacketWorker:
 
     longest_visit = 512
     call_overhead = 3e-7
-    round_trip: float | None = 1.5e-4
+    unsteadiness: float | None = 1e-4
 
     def __init__(self) -> None:
         self._free_regions = list(range(MAX_REGIONS))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,10 +24,8 @@ _ROUND_TRIP = 1e-4
 """Seconds that a question and its answer may take beside the calls that they are about, before a visit is looked at closely."""
 _LONG_VISIT = 3e-3
 """Seconds; in shorter visits too large a part could be hidden in the round trip."""
-_CALL_OVERHEAD = 3e-7
-"""Seconds that the host spends on each call outside its clock: copying arguments, reading the clock."""
-_HIDDEN_IN_SHORT = 0.2
-"""The part of a short timed visit that may be hidden beside what visits usually cost."""
+_HIDDEN_SHARE = 0.05
+"""The part of a timed visit that may be hidden, where that is more than what visits differ by."""
 _LONGER_AT_LENGTH, _LAUNCH_SECONDS = 2.0, 1.5e-6
 """Calls of a long visit may take so many times as long as those that were timed, and so much longer on a device, which has to start
 each."""
@@ -39,57 +37,71 @@ _REPLAY_PROCESSES = 3
 
 
 def second_witness(session: Session, sets: Sequence[InputSet], visits: Sequence[TimedVisit], share: float, timeout: float) -> str:
-    """Whether the time that the worker reports is the time that passes; `visits` are the timed ones, `share` the part of the witnessed time
-    that must at least be reported.
+    """Whether the time that the worker reports is the time that passes, call by call; `visits` are the timed ones, `share` the part of the
+    witnessed time that must at least be reported.
 
-    A clock that is wrong in some of the calls moves what is usually reported, but nothing that the judge sees; a busy machine makes what
-    the judge sees longer, but never shorter. So what is usually reported is held against what is usually seen and against the quickest
-    that was seen, and believed where it agrees with one of them. Where timed visits are long that decides. Otherwise visits of n and of 2n
-    calls do: whatever a visit costs beside its calls is the same for both, so the difference of what the judge's clock sees and what the
-    worker reports must not grow with n, and the timed visits must not hide much more than these.
+    A clock that is wrong in some of the calls moves what is reported, but nothing that the judge sees; a busy machine makes what the judge
+    sees longer, but never shorter. So each report is held against what was seen of its visit, and the quickest report against the
+    quickest visit that was seen, and all are believed where one of the two agrees. Where timed visits are long that decides. Otherwise
+    visits of n and of 2n calls do: whatever a visit costs beside its calls is the same for both, so the difference of what the judge's
+    clock sees and what the worker reports must not grow with n. (`hides` is about what does not.)
     """
     shown = _Shown.of(visits)
     if shown.usual >= _LONG_VISIT and shown.hidden <= max(_ROUND_TRIP, shown.usual * (1 / share - 1)):
         return ""
-    usual = shown.usual / shown.calls
+    usual, on_device = shown.usual / shown.calls, session.worker.unsteadiness is None
     for attempt in range(_WITNESS_ATTEMPTS):
         count = max(1, min(session.worker.longest_visit, round(_WITNESS_SECONDS * (attempt + 1) / max(usual, 1e-7))))
         made: dict[int, list[TimedVisit]] = {count: [], 2 * count: []}
         with session.worker.steady(2 * count):
             for _ in range(3 + 2 * attempt):
                 for calls, found in made.items():
-                    visit = session.call([sets[i % len(sets)] for i in range(calls)], 0, timeout)
-                    found.append(TimedVisit(visit.witnessed / 1e9, sum(visit.reported) / 1e9, calls))
+                    found.append(TimedVisit.of(session.call([sets[i % len(sets)] for i in range(calls)], 0, timeout)))
         both = [*made[count], *made[2 * count]]
         quickest, told = (float(pick([visit.told / visit.calls for visit in both])) for pick in (min, np.median))
-        if usual < quickest / _LONGER_AT_LENGTH - _LAUNCH_SECONDS:
+        if on_device and usual < quickest / _LONGER_AT_LENGTH - _LAUNCH_SECONDS:
             elsewhere = f"{quickest * 1e6:.3g} µs in visits of {count} calls and more"
             return f"it reports {usual * 1e6:.3g} µs per call where it is timed, and {elsewhere}"
         one, two = _Shown.of(made[count]), _Shown.of(made[2 * count])
-        extra = min(two.usually_hidden - one.usually_hidden, two.quickest - one.quickest - count * told) / count
-        beside = shown.hidden - one.usually_hidden - max(_ROUND_TRIP, _HIDDEN_IN_SHORT * shown.usual)
-        if extra <= told * (1 / share - 1) + _CALL_OVERHEAD and beside <= 0:
+        extra = min(two.hidden - one.hidden, two.quickest - one.quickest - count * told) / count
+        if extra <= told * (1 / share - 1) + session.worker.call_overhead:
             return ""
-    if beside > 0:
-        return (
-            f"its clock and the judge's disagree where it is timed: it reports {shown.usual * 1e6:.3g} µs for {shown.calls} calls "
-            f"that never took less than {(shown.quickest - one.usually_hidden) * 1e6:.3g} µs"
-        )
     return (
         f"its clock and the judge's disagree: it reports {told * 1e6:.3g} µs per call where {(told + extra) * 1e6:.3g} µs pass "
         "(visits of n and 2n calls)"
     )
 
 
+def hides(
+    visits: Sequence[TimedVisit],
+    unsteadiness: float,
+    beside_empty: Callable[[int], tuple[Sequence[TimedVisit], Sequence[TimedVisit]]],
+) -> str:
+    """Whether a timed visit hides work outside of its calls: before the first or after the last, or in some of them. `beside_empty` makes
+    visits of so many calls once more, in a process that has not seen their contents, by turns with visits of a kernel that does nothing:
+    both cost the same beside their calls, but for `unsteadiness` seconds."""
+    shown = _Shown.of(visits)
+    for _ in range(_WITNESS_ATTEMPTS):
+        if shown.hidden <= max(unsteadiness, _HIDDEN_SHARE * shown.usual):
+            return ""
+        again, empty = beside_empty(shown.calls)
+        shown = _Shown.of(again)
+        shown = replace(shown, hidden=shown.hidden - _Shown.of(empty).hidden)
+    return (
+        f"its clock and the judge's disagree where it is timed: it reports {shown.usual * 1e6:.3g} µs for {shown.calls} calls, and "
+        f"{shown.hidden * 1e6:.3g} µs more pass than with a kernel that does nothing"
+    )
+
+
 @dataclass(frozen=True)
 class _Shown:
     """What visits of one number of calls show: seconds of a whole visit, as they are `usual`ly reported and at their `quickest` seen, and
-    what is `usually_hidden`."""
+    what of it is `hidden`: usually, or from the quickest seen to the quickest reported, whichever is less."""
 
     calls: int
     usual: float
     quickest: float
-    usually_hidden: float
+    hidden: float
 
     @classmethod
     def of(cls, visits: Sequence[TimedVisit]) -> _Shown:
@@ -97,12 +109,8 @@ class _Shown:
         calls = max(visit.calls for visit in visits)
         full = [visit for visit in visits if visit.calls == calls]
         usual, hidden = (float(np.median(values)) for values in ([v.told for v in full], [v.seen - v.told for v in full]))
-        return cls(calls, usual, min(visit.seen for visit in full), hidden)
-
-    @property
-    def hidden(self) -> float:
-        """The part of a visit that was seen and not reported."""
-        return min(self.usually_hidden, self.quickest - self.usual)
+        quickest = min(visit.seen for visit in full)
+        return cls(calls, usual, quickest, min(hidden, quickest - min(visit.told for visit in full)))
 
 
 def works_on(session: Session, drawn: InputSet, seconds: float, timeout: float) -> str:

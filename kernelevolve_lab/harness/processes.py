@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kernelevolve_lab.harness import empty_visit
 from kernelevolve_lab.harness.kept import Kept
 from kernelevolve_lab.harness.native import NativeWorker, build_host
 from kernelevolve_lab.harness.policy import Policy
 from kernelevolve_lab.harness.python_worker import PythonWorker
+from kernelevolve_lab.harness.reference import InputSet
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.watch import OperatorWatch
 from kernelevolve_lab.harness.workers import CandidateFailed, Worker
@@ -59,6 +61,18 @@ class Processes:
         if self.order.device != "cpu":
             return PythonWorker(works.zygote.get(), self.build.artifact.read_bytes(), **self._limits())
         return NativeWorker(build_host(self.order.cache), self.build.artifact, confined=self.order.confined, **self._limits())
+
+    def idle(self, works: Works, drawn: InputSet) -> Session:
+        """A kernel of the judge's own, which does nothing, in a process such as the candidate's."""
+        text = empty_visit.source(self.language.binding, drawn.outputs)
+        worker: Worker
+        if self.language.binding == "python":
+            worker = PythonWorker(works.zygote.get(), text.encode(), **self._limits())
+        else:
+            built = self.language.build(text, self.order.target, self.order.cache / "builds")
+            assert built.artifact is not None
+            worker = NativeWorker(build_host(self.order.cache), built.artifact, confined=self.order.confined, **self._limits())
+        return Session(worker, works.arenas, works.arena_size, {}, self.order.settings.load_seconds)
 
     def works_for(self, works: Works) -> Works:
         """The works with which that candidate is judged. A `ModelNew` that keeps some of the reference's state under names of its own gets

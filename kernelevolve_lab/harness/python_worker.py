@@ -75,7 +75,7 @@ class PythonWorker(PacketWorker):
         super().__init__()
         self._child = self._process = Child()
         self._device, self._confined = zygote.device, zygote.confined
-        self.call_overhead, self.unsteadiness = 2e-6, 6e-5
+        self.call_overhead, self.unsteadiness = 2e-6, 1.5e-4
         if self._device != "cpu":
             self.longest_visit, self.unsteadiness = LONGEST_DEVICE_VISIT, None
         self._peeks = zygote.device == "cpu" and peeking.permitted()

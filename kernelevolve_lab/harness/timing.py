@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -34,7 +34,10 @@ from kernelevolve_lab.harness.locks import Cancelled
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
+from kernelevolve_lab.harness.workers import Visit
 
+VISIT_BYTES = 64 << 20
+"""Room for the outputs of a visit: each of its calls has a place of its own, so that what each wrote can be looked at."""
 SPRINKLED = 64
 """Random words in each output of each timed call."""
 DISTURBED_SHARE = 0.02
@@ -133,6 +136,11 @@ class TimedVisit(NamedTuple):
     told: float
     calls: int
 
+    @classmethod
+    def of(cls, visit: Visit) -> TimedVisit:
+        """What a worker and its witness say of a visit. A forged clock may say that no time has passed."""
+        return cls(visit.witnessed / 1e9, max(1, sum(visit.reported)) / 1e9, len(visit.reported))
+
 
 @dataclass
 class CaseTiming:
@@ -141,9 +149,11 @@ class CaseTiming:
     candidate: list[float] = field(default_factory=list)
     baselines: dict[str, list[float]] = field(default_factory=dict)
     visits: list[TimedVisit] = field(default_factory=list)
-    disturbed: list[bool] = field(default_factory=list)  # rounds in which the candidate or the main baseline waited for a processor
+    disturbed: list[bool] = field(default_factory=list)  # rounds in which the main baseline waited for a processor
+    waited: list[bool] = field(default_factory=list)  # rounds in which the candidate did
     processor: list[float] = field(default_factory=list)  # processor seconds per second of a visit, all threads together
     early: float = 0.0  # processor seconds that the candidate used after inputs were mapped and before it was called
+    stopped: float = 0.0  # processor seconds that it used after it had been stopped
     again: list[tuple[float, float]] = field(default_factory=list)  # one set's first call in a process and a later one
     cold: dict[str, list[float]] = field(default_factory=dict)  # seconds of calls with cold caches, by who was timed
     wrong: str = ""
@@ -153,17 +163,27 @@ class CaseTiming:
         """Whether calls on contents seen before were much faster, so that it is worth a closer look."""
         return len(self.again) >= REPEATS and all(later < 0.75 * first for first, later in self.again[-REPEATS:])
 
-    def works_early(self) -> str:
-        """What to say about a candidate whose threads compute on inputs that they have found before anybody called the kernel, if this one
-        does."""
+    def works_out_of_turn(self) -> str:
+        """What to say about a candidate whose threads compute on inputs that they have found before anybody called the kernel, or that
+        compute on when they have been stopped (in the operating system's kernel, where signals have to wait), if this one does."""
         used = sum(share * visit.told for share, visit in zip(self.processor, self.visits, strict=True))
-        if self.early <= 0.1 * used + 1e-4 * len(self.candidate):
-            return ""
-        return f"it used {self.early * 1e3:.1f} ms of processor time before it was called ({used * 1e3:.1f} ms while it was)"
+        for seconds, when in ((self.early, "before it was called"), (self.stopped, "when it had been stopped")):
+            if seconds > 0.1 * used + 1e-4 * len(self.candidate):
+                return f"it used {seconds * 1e3:.1f} ms of processor time {when} ({used * 1e3:.1f} ms while it was called)"
+        return ""
+
+    @property
+    def left_alone(self) -> list[bool]:
+        """By round whether it counts: neither the main baseline nor the candidate waited for a processor. A candidate can make its own
+        threads wait, and so choose among its rounds; its waiting is looked at only where it is not much more frequent than the
+        baseline's."""
+        own = sum(mine and not theirs for mine, theirs in zip(self.waited, self.disturbed, strict=True))
+        by_chance = own <= 2 + 2 * sum(self.disturbed)
+        return [not theirs and not (mine and by_chance) for mine, theirs in zip(self.waited, self.disturbed, strict=True)]
 
     def undisturbed(self, rounds: Sequence[float]) -> list[float]:
         """The values of undisturbed rounds; of all, where too few were left alone."""
-        kept = [value for value, bad in zip(rounds, self.disturbed, strict=False) if not bad]
+        kept = [value for value, good in zip(rounds, self.left_alone, strict=False) if good]
         return kept if len(kept) >= FEWEST_ROUNDS else list(rounds)
 
     def ratios(self, baseline: str) -> list[float]:
@@ -207,8 +227,10 @@ class CaseTimer:
         self._firsts: dict[int, float] = {}
         self._held = contextlib.ExitStack()  # holds the candidate still while it is open
         quickest = min(estimate, baselines[self._main][1])
+        self._largest = max(sets, key=lambda drawn: drawn.arena_size)
         # Short calls are timed several at a time, but so few that one process lasts for the rounds that most candidates get.
-        self._calls = min(max(1, (len(sets) - 1) // limits.min_rounds), max(1, round(settings.visit_seconds / max(quickest, 1e-7))))
+        most = min((len(sets) - 1) // limits.min_rounds, VISIT_BYTES // max(1, self._largest.arena_size))
+        self._calls = max(1, min(most, round(settings.visit_seconds / max(quickest, 1e-7))))
         self._queue = self._unseen()
 
     def run(self, cancelled: Callable[[], bool]) -> CaseTiming:
@@ -249,7 +271,7 @@ class CaseTimer:
 
     def _enough(self, spent: float) -> bool:
         limits, rounds = self._limits, len(self.found.candidate)
-        if rounds < limits.min_rounds or (self.found.disturbed.count(False) < limits.min_rounds and spent <= 2 * limits.seconds):
+        if rounds < limits.min_rounds or (sum(self.found.left_alone) < limits.min_rounds and spent <= 2 * limits.seconds):
             return False
         if spent > limits.seconds:
             return True
@@ -284,7 +306,6 @@ class CaseTimer:
         one, other = order.index(""), order.index(self._main)
         if (one < other) != candidate_first:
             order[one], order[other] = order[other], order[one]
-        disturbed = False
         for name in order:
             if name:
                 contender = self._baselines[name][0]
@@ -297,44 +318,53 @@ class CaseTimer:
                     return
             pid = self._baselines[name][0].pid if name else self.session.worker.candidate_pid
             kept_waiting = contention.waited(pid) - waited > DISTURBED_SHARE * (time.perf_counter() - began)
-            disturbed |= kept_waiting and name in ("", self._main)
-        self.found.disturbed.append(disturbed)
+            if name in ("", self._main):
+                (self.found.disturbed if name else self.found.waited).append(kept_waiting)
 
     def _visit(self, sets: list[InputSet], number: int) -> str:
         """One visit of the candidate; returns what is wrong with it."""
         session, found = self.session, self.found
         index = number % 2  # the arenas take turns: where the pages of an output lie can make a kernel a few percent faster or slower
         self._held.close()
+        session.make_room(self._largest, self._calls)
         for drawn in sets:
             session.workload(drawn, index)  # mapping a new set is no part of the visit
         ready = session.worker.cpu_nanoseconds()
         arena, places = session.arenas[index], session.places(sets, index)
-        last = {written[0].offset if written else 0: (drawn, written) for drawn, written in zip(sets, places, strict=True)}
-        sprinkled = [arena.sprinkle(written, self._rng, SPRINKLED) for _, written in last.values()]  # of one place the last call counts
+        sprinkled = [arena.sprinkle(written, self._rng, SPRINKLED) for written in places]
         found.early += (session.worker.cpu_nanoseconds() - ready) / 1e9
         visit = session.call(sets, index, self._timeout)
-        self._held.enter_context(session.worker.frozen())
+        self._held.enter_context(self._stopped(session))
         for words in sprinkled:
             left = arena.unwritten(words)
             if left > tolerated(words):
                 return f"outputs were not written when a timed call returned ({late(left, words)})"
-        for drawn, written in last.values():
+        for drawn, written in zip(sets, places, strict=True):
             whole = drawn.has_golden and drawn is sets[-1]
             compared = self._reference.compare(drawn, session.shown[index], None, written, sampled=not whole)
             if not compared.ok:
                 return f"wrong in a timed call, though right when it was checked: {explain(compared)}"
-        spent = max(1, sum(visit.reported)) / 1e9  # a forged clock may say that no time has passed
-        found.candidate.append(spent / len(sets))
-        found.visits.append(TimedVisit(visit.witnessed / 1e9, spent, len(sets)))
-        found.processor.append(visit.processor / 1e9 / max(1e-9, spent))
+        timed = TimedVisit.of(visit)
+        found.candidate.append(timed.told / timed.calls)
+        found.visits.append(timed)
+        found.processor.append(visit.processor / 1e9 / timed.told)
         self._firsts.update((drawn.id, nanoseconds / 1e9) for drawn, nanoseconds in zip(sets, visit.reported, strict=True))
         earlier = [drawn for drawn in self._sets if drawn.id in self._firsts and drawn not in sets]
         if earlier and number < self._limits.min_rounds and len(found.again) < REPEATS:
             self._call_again(self._lot.choice(earlier), index)
         return ""
 
+    @contextlib.contextmanager
+    def _stopped(self, session: Session) -> Iterator[None]:
+        with session.worker.frozen():
+            before = session.worker.cpu_nanoseconds()
+            try:
+                yield
+            finally:
+                self.found.stopped += max(0, session.worker.cpu_nanoseconds() - before) / 1e9
+
     def _call_again(self, drawn: InputSet, index: int) -> None:
         self._held.close()
         again = self.session.call([drawn], index, self._timeout).reported[0] / 1e9
-        self._held.enter_context(self.session.worker.frozen())
+        self._held.enter_context(self._stopped(self.session))
         self.found.again.append((self._firsts[drawn.id], again))

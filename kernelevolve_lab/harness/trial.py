@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernelevolve_lab.errors import BadInput
-from kernelevolve_lab.harness import contention, probes, statistics
+from kernelevolve_lab.harness import contention, empty_visit, probes, statistics
 from kernelevolve_lab.harness.cold import Flusher
 from kernelevolve_lab.harness.correctness import Checked, check, explain
 from kernelevolve_lab.harness.locks import Cancelled, MachineLock
@@ -20,7 +21,7 @@ from kernelevolve_lab.harness.pool import InputPool
 from kernelevolve_lab.harness.reference import InputSet, Reference
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
-from kernelevolve_lab.harness.timing import CaseTimer, CaseTiming, Limits, ReferenceContender
+from kernelevolve_lab.harness.timing import CaseTimer, CaseTiming, Limits, ReferenceContender, TimedVisit
 from kernelevolve_lab.harness.watch import foreign_code
 from kernelevolve_lab.harness.workers import CandidateCheats, CandidateFailed, CandidateWrong
 from kernelevolve_lab.operators.base import Work
@@ -60,6 +61,7 @@ class Trial:
 
     bench: Bench
     start: Callable[[], Session]
+    idle: Callable[[InputSet], Session]
     final: bool
     cancelled: Callable[[], bool]
     verdict: Verdict = Verdict.CORRECT
@@ -266,7 +268,10 @@ class Trial:
         """Look for what the results do not show; whatever is found is cheating, or wrong."""
         session, seconds, timeout = self._open_session, float(np.median(timing.candidate)), self._timeout(case)
         found = probes.second_witness(session, sets, timing.visits, self.bench.settings.witness_share, timeout)
-        found = found or timing.works_early() or probes.works_on(session, sets[0], seconds, timeout)
+        if not found and session.worker.unsteadiness is not None:
+            found = probes.hides(timing.visits, session.worker.unsteadiness, functools.partial(self._beside_empty, case, sets, timeout))
+            session = self._open_session
+        found = found or timing.works_out_of_turn() or probes.works_on(session, sets[0], seconds, timeout)
         if not found and (self.final or case is self.bench.visible[0]):
             calls = max(1, min(session.worker.longest_visit, round(self.bench.settings.visit_seconds / max(seconds, 1e-7))))
             found = foreign_code(session, sets, calls, self.bench.policy, timeout)
@@ -279,6 +284,10 @@ class Trial:
             found = probes.stale_addresses(self._open_session, self.bench.reference, sets[0], sets[1], timeout)
             if found:
                 self._fail(case, Verdict.INCORRECT, found)
+
+    def _beside_empty(self, case: Case, sets: list[InputSet], timeout: float, calls: int) -> tuple[list[TimedVisit], list[TimedVisit]]:
+        with contextlib.closing(self.idle(max(sets, key=lambda drawn: drawn.arena_size))) as idle:
+            return empty_visit.beside(self._renew(case), idle, sets, calls, timeout)
 
     def overall(self, baseline: str) -> Ratio | None:
         """The speedup over the visible cases against a baseline."""

@@ -67,9 +67,8 @@ class Worker(Protocol):
     call_overhead: float
     """Seconds that the host spends on each call outside its clock: copying arguments, collecting times."""
 
-    round_trip: float | None
-    """Seconds that a question and its answer may take beside the calls that they are about, on a busy machine; None where a device adds
-    to that."""
+    unsteadiness: float | None
+    """Seconds by which visits differ in what they cost beside their calls; None where a device adds to that."""
 
     @property
     def candidate_pid(self) -> int:
