@@ -101,7 +101,7 @@ def _draft(operator: Operator, target: TargetSpec, state: RunState) -> Analysis:
         if least := floors.floor(target, operator.work(case), case.dtype):
             bounds.append("memory" if least.memory else "compute")
             rate = f"{least.rate / 1e9:.3g} {'GB/s' if least.memory else 'GFLOP/s'}"
-            what = f"its bytes at the {rate} of {least.level}" if least.memory else f"its arithmetic at the {rate} of {least.level}"
+            what = f"its {'bytes' if least.memory else 'arithmetic as written'} at the {rate} of {least.level}"
             evidence.append(f"Case {case.name} takes at least {least.seconds * 1e3:.3g} ms, {what}: {bounds[-1]}-bound on paper.")
     bottleneck = max(sorted(set(bounds)), key=bounds.count) if bounds else ""
     return Analysis("draft", bottleneck, tuple(evidence), advising.by_bottleneck(bottleneck, "draft"))

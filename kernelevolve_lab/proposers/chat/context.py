@@ -171,11 +171,19 @@ def reference_source(operator: Operator, state: RunState) -> str:
 
 def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str, ...]:
     profile = _profile(state)
-    rows = [_case_row(case, operator, state, target) for case in operator.visible(profile)]
-    dtypes = sorted({case.dtype for case in operator.visible(profile)})
+    visible = operator.visible(profile)
+    rows = [_case_row(case, operator, state, target) for case in visible]
+    dtypes = sorted({case.dtype for case in visible})
     floors = ", ".join(f"{operator.tolerance.floors[dtype]:g} for {dtype}" for dtype in dtypes if dtype in operator.tolerance.floors)
     source = reference_source(operator, state)
-    values = {"operator": operator, "cases": rows, "floors": floors or "0", "fenced": fenced}
+    least = [floor(target, operator.work(case), case.dtype) for case in visible]
+    values = {
+        "operator": operator,
+        "cases": rows,
+        "by_arithmetic": any(bound and not bound.memory for bound in least),
+        "floors": floors or "0",
+        "fenced": fenced,
+    }
     return tuple(dict.fromkeys((render("task", reference=source, **values), render("task", reference="", **values))))
 
 

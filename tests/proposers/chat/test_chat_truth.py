@@ -1,0 +1,37 @@
+"""What a prompt says of the judge, the run and the machine is true for this very request."""
+
+import pytest
+from run_states import TARGET, request, state_of
+
+from kernelevolve_lab import registry
+from kernelevolve_lab.knowledge.diagnosis import diagnose
+from kernelevolve_lab.proposers.chat.advice import Adviser
+from kernelevolve_lab.proposers.chat.context import compose
+from kernelevolve_lab.proposers.chat.proposer import language_notes
+from kernelevolve_lab.proposers.chat.settings import read
+from kernelevolve_lab.records import Ceiling, Evidence
+
+COMPUTE = Ceiling(kind="compute", name="float32", value=4.97e11, evidence=Evidence.MEASURED, source="a test")
+MACHINE = TARGET.model_copy(update={"ceilings": (*TARGET.ceilings, COMPUTE)})
+
+
+@pytest.fixture(scope="module")
+def conv1d():
+    return registry.load("operators", "conv1d")
+
+
+def prompt(operator, state=None, parents=(), diagnosis="rules", **changes):
+    """The prompt on a machine whose bandwidth and peak are known."""
+    notes = language_notes("cpp", MACHINE)
+    asked = request(operator, state or state_of(), parents=parents, target=MACHINE, **changes)
+    settings = read({"model": "m", "base_url": "http://127.0.0.1:1/v1", "diagnosis": diagnosis})
+    analysis = diagnose(operator, MACHINE, asked.state, parents) if diagnosis != "off" else None
+    return compose(asked, notes, Adviser(settings, notes).advise(asked, analysis), 48_000)
+
+
+def test_fewer_operations_are_no_offence(conv1d, operator):
+    text = prompt(conv1d).text
+    assert "least time 1.42 ms (this arithmetic at 497 GFLOP/s)" in text
+    assert "an algorithm with fewer operations may go below them" in text and "its arithmetic as written at the 497 GFLOP/s" in text
+    assert "changes neither verdict nor rank" in text
+    assert "may go below them" not in prompt(operator).text, "bytes that must be moved are a bound for every algorithm"
