@@ -180,6 +180,7 @@ def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str,
     values = {
         "operator": operator,
         "cases": rows,
+        "other_dtypes": not {case.dtype for case in operator.held_out(profile)} <= set(dtypes),
         "by_arithmetic": any(bound and not bound.memory for bound in least),
         "floors": floors or "0",
         "fenced": fenced,

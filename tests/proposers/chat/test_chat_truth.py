@@ -1,5 +1,9 @@
 """What a prompt says of the judge, the run and the machine is true for this very request."""
 
+import re
+from dataclasses import replace
+from importlib import resources
+
 import pytest
 from run_states import TARGET, request, state_of
 
@@ -35,3 +39,16 @@ def test_fewer_operations_are_no_offence(conv1d, operator):
     assert "an algorithm with fewer operations may go below them" in text and "its arithmetic as written at the 497 GFLOP/s" in text
     assert "changes neither verdict nor rank" in text
     assert "may go below them" not in prompt(operator).text, "bytes that must be moved are a bound for every algorithm"
+
+
+def test_dtypes_are_told(conv1d):
+    """Their names as the header has them, and whether cases that are not shown have others."""
+    header = (resources.files("kernelevolve_lab.languages") / "kel.h").read_text("utf-8")
+    names = re.findall(r"(\w+) = \d+", header.partition("enum class DType")[2].partition("}")[0])
+    (line,) = [line for line in prompt(conv1d).user.splitlines() if "`kel::DType`" in line]
+    assert len(names) == 12 and re.findall(r"`(\w+)`", line) == names
+    emulated = {case.dtype for case in conv1d.held_out("emulated")} - {case.dtype for case in conv1d.visible("emulated")}
+    assert "of no other dtypes; write" in prompt(conv1d).user and emulated
+    state = state_of()
+    narrow = replace(state, config=state.config.model_copy(update={"profile": "emulated"}))
+    assert "of other dtypes, too; write" in prompt(conv1d, narrow).user
