@@ -8,6 +8,7 @@ import pytest
 from run_states import TARGET, request, state_of
 
 from kernelevolve_lab import registry
+from kernelevolve_lab.harness import timing
 from kernelevolve_lab.knowledge.diagnosis import diagnose
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.context import compose
@@ -52,3 +53,9 @@ def test_dtypes_are_told(conv1d):
     state = state_of()
     narrow = replace(state, config=state.config.model_copy(update={"profile": "emulated"}))
     assert "of other dtypes, too; write" in prompt(conv1d, narrow).user
+
+
+def test_it_is_told_where_timed_calls_find_their_data(conv1d):
+    """As the head of the timing says of its cache policy."""
+    assert "inputs were just read by another process" in " ".join(timing.__doc__.split())
+    assert "Timed calls are warm: another process has just read the inputs." in prompt(conv1d).user
