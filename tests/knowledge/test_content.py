@@ -246,6 +246,22 @@ def test_cpp_example_builds_and_computes(builds, name, threads):
         torch.testing.assert_close(got.double(), want.double(), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", CPP_EXAMPLES)
+def test_no_thread_allocates_in_every_call(name):
+    for region in re.findall(r"#pragma omp parallel num_threads.*?\n(.*?)#pragma omp for", CPP_EXAMPLES[name], re.DOTALL):
+        assert not re.search(r"^ *std::vector", region, re.MULTILINE), "a buffer of a thread is kept: `static thread_local`"
+
+
+def test_a_kept_buffer_does_not_show(builds):
+    """The margins of the convolution's buffer are zero again for another length."""
+    kernel, generator = abi.load(builds["conv1d"].artifact), torch.Generator().manual_seed(3)
+    for length in (150, 33, 64):
+        x, w, bias = (torch.randn(size, generator=generator) for size in ((3, 5, length), (7, 5, 3), (7,)))
+        y = torch.empty(3, 7, length)
+        kernel(described((x, w, bias)), described((y,)), abi.Stream(None, 2, 0))
+        torch.testing.assert_close(y, F.conv1d(x, w, bias, padding=1), rtol=5e-5, atol=5e-5)
+
+
 # --- examples in Triton --------------------------------------------------------------------------------------------------------------
 
 DRIVER = Path(__file__).with_name("triton_examples.py")
