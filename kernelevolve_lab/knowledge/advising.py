@@ -41,10 +41,11 @@ def _rules() -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / "advice.toml").read_text("utf-8"))
 
 
-def inclinations(phase: str, advised: bool = True) -> tuple[str, ...]:
+def inclinations(phase: str, bottleneck: str = "", advised: bool = True) -> tuple[str, ...]:
     """Directions among which parallel requests of a phase are spread, so that they do not all bring the same kernel; none for repairs.
-    Where there is no advice, none points to it."""
-    found = tuple(_rules()["inclinations"].get(phase, ()))
+    None contradicts the bottleneck, and where there is no advice, none points to it."""
+    lines = _rules()["inclinations"].get(phase, ())
+    found = tuple(line["say"] for line in lines if bottleneck not in line.get("unless", ()))
     return found if advised else tuple(line for line in found if "advice" not in line)
 
 

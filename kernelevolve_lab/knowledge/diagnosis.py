@@ -93,17 +93,24 @@ def diagnose(operator: Operator, target: TargetSpec, state: RunState, parents: S
     return _improve(operator, target, state, entry, evaluation)
 
 
+def on_paper(operator: Operator, target: TargetSpec, profile: Profile) -> str:
+    """What bounds most of the visible cases before there is any kernel: `memory`, `compute`, or empty where the ceilings are not known."""
+    least = [floors.floor(target, operator.work(case), case.dtype) for case in operator.visible(profile)]
+    bounds = ["memory" if bound.memory else "compute" for bound in least if bound]
+    return max(sorted(set(bounds)), key=bounds.count) if bounds else ""
+
+
 def _draft(operator: Operator, target: TargetSpec, state: RunState) -> Analysis:
     """Where the operator itself stands on the roofline, before any kernel."""
     profile = state.config.profile if state.config else "laptop"
-    evidence, bounds = [], []
+    evidence = []
     for case in operator.visible(profile):
         if least := floors.floor(target, operator.work(case), case.dtype):
-            bounds.append("memory" if least.memory else "compute")
+            bound = "memory" if least.memory else "compute"
             rate = f"{least.rate / 1e9:.3g} {'GB/s' if least.memory else 'GFLOP/s'}"
             what = f"its {'bytes' if least.memory else 'arithmetic as written'} at the {rate} of {least.level}"
-            evidence.append(f"Case {case.name} takes at least {least.seconds * 1e3:.3g} ms, {what}: {bounds[-1]}-bound on paper.")
-    bottleneck = max(sorted(set(bounds)), key=bounds.count) if bounds else ""
+            evidence.append(f"Case {case.name} takes at least {least.seconds * 1e3:.3g} ms, {what}: {bound}-bound on paper.")
+    bottleneck = on_paper(operator, target, profile)
     return Analysis("draft", bottleneck, tuple(evidence), advising.by_bottleneck(bottleneck, "draft"))
 
 

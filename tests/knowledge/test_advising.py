@@ -78,6 +78,15 @@ def test_no_inclination_points_to_advice_that_is_not_there():
     assert not any("advice" in line for line in advising.inclinations("improve", advised=False))
 
 
+@pytest.mark.parametrize("phase", ["draft", "improve"])
+def test_no_inclination_contradicts_what_limits(phase):
+    bound = {limit: " ".join(advising.inclinations(phase, limit)) for limit in ("", "memory", "compute")}
+    assert "memory traffic" in bound["memory"] and "memory traffic" in bound[""] and "memory traffic" not in bound["compute"]
+    fewer = "fewest operations" if phase == "draft" else "the instructions"
+    assert fewer in bound["compute"] and fewer in bound[""] and fewer not in bound["memory"]
+    assert all(len(advising.inclinations(phase, limit)) >= 3 for limit in bound)
+
+
 def test_every_rule_asks_for_something_and_every_topic_is_known():
     rules = advising._rules()
     assert all(rule["say"] and isinstance(rule["when"], list) for rule in rules["improve"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kernelevolve_lab.knowledge.advising import inclinations
-from kernelevolve_lab.knowledge.diagnosis import Analysis
+from kernelevolve_lab.knowledge.diagnosis import Analysis, on_paper
 from kernelevolve_lab.knowledge.lessons import Lesson, LessonBook, most_useful
 from kernelevolve_lab.knowledge.page import Page
 from kernelevolve_lab.knowledge.retrieval import KnowledgeBase
@@ -41,18 +41,20 @@ class Adviser:
         the operator alone."""
         settings, target = self._settings, request.target
         rules = self.pages.constraints(target.vendor, request.language)
+        profile = request.state.config.profile if request.state.config else "laptop"
+        # What an operator does is known without any diagnosis; what limits a kernel is not.
+        phase, limit = ("improve", "") if request.parents else ("draft", on_paper(request.operator, target, profile))
+        if analysis:
+            phase, limit = analysis.phase, analysis.bottleneck
         hits = ()
         if settings.knowledge:
             found = analysis or Analysis("", "")
-            profile = request.state.config.profile if request.state.config else "laptop"
             hits = self.pages.search(found.query(request.operator, target, request.language, profile), PAGES)
         lessons = most_useful(self._lessons, request.operator, target, request.language, LESSONS)
         return Advice(
             rules=render("rules", pages=rules) if rules else "",
             diagnosis=render("diagnosis", analysis=analysis) if analysis else "",
-            inclinations=inclinations(
-                analysis.phase if analysis else "draft" if not request.parents else "improve", bool(analysis and analysis.advice)
-            ),
+            inclinations=inclinations(phase, limit, bool(analysis and analysis.advice)),
             knowledge=tuple(self._page(hit.page, whole=not request.parents or not number) for number, hit in enumerate(hits)),
             lessons=tuple(self._lesson(lesson, with_source=not request.parents) for lesson in lessons),
         )

@@ -59,3 +59,13 @@ def test_it_is_told_where_timed_calls_find_their_data(conv1d):
     """As the head of the timing says of its cache policy."""
     assert "inputs were just read by another process" in " ".join(timing.__doc__.split())
     assert "Timed calls are warm: another process has just read the inputs." in prompt(conv1d).user
+
+
+@pytest.mark.parametrize("diagnosis", ["rules", "off"])
+def test_advice_fits_what_bounds_the_cases(conv1d, operator, diagnosis):
+    for which, bytes_bind in ((conv1d, False), (operator, True)):
+        texts = [prompt(which, diagnosis=diagnosis, index=index).user for index in range(5)]
+        assert (
+            any("incline to this one (other attempts incline otherwise): the least memory traffic" in text for text in texts) is bytes_bind
+        )
+        assert "Where bytes bind" in texts[0] and "Most operators" not in texts[0], "the guide does not guess"
