@@ -113,13 +113,18 @@ def compose(
         fence_tag=language.fence_tag,
         tunable=_tunable(language) if tunable else "",
         tool_calls=tool_calls,
+        told=request.memory != "none",
+        diagnosed=bool(advice.diagnosis),
     )
     made = {
         "task": _task(operator, state, request.target),
         "target": _target(request.target, {case.dtype for case in operator.visible(_profile(state))}),
         "rules": (advice.rules,),
         "guide": (language.guide,),
-        "knowledge": _growing("# What is known about such kernels\nPages of the knowledge base that fit the diagnosis.", advice.knowledge),
+        "knowledge": _growing(
+            f"# What is known about such kernels\nPages of the knowledge base that fit the {'diagnosis' if advice.diagnosis else 'task'}.",
+            advice.knowledge,
+        ),
         "lessons": _growing("# Lessons of earlier runs", advice.lessons),
         "diagnosis": (advice.diagnosis,),
         "steering": _steering(state),

@@ -114,11 +114,6 @@ def test_an_independent_draft_is_told_nothing_of_the_run(operator):
     assert prompt(operator, state).text != prompt(operator).text
 
 
-def test_a_sample_is_told_nothing_of_the_others(operator):
-    everything = family(operator)
-    assert prompt(operator, state_of(*everything["events"]), memory="none").text == prompt(operator).text
-
-
 def test_crossover_shows_both_parents(operator):
     everything = family(operator)
     state = state_of(*everything["events"])

@@ -69,3 +69,13 @@ def test_advice_fits_what_bounds_the_cases(conv1d, operator, diagnosis):
             any("incline to this one (other attempts incline otherwise): the least memory traffic" in text for text in texts) is bytes_bind
         )
         assert "Where bytes bind" in texts[0] and "Most operators" not in texts[0], "the guide does not guess"
+
+
+def test_nothing_is_promised_that_does_not_come(operator):
+    """No diagnosis where it is switched off; nothing of other candidates where none are told."""
+    on, off, alone = prompt(operator), prompt(operator, diagnosis="off"), prompt(operator, memory="none")
+    assert "comes back in later prompts, with a diagnosis" in on.system and "that fit the diagnosis." in on.user
+    assert "comes back in later prompts." in off.system and "that fit the task." in off.user and "diagnosis" not in off.system
+    assert "later prompts" not in alone.system
+    lines = [made.system.splitlines()[1:3] for made in (on, off, alone)]
+    assert all(first.endswith(".") and not second for first, second in lines), "one paragraph whatever is promised"
