@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernelevolve_lab.knowledge.outcomes import outcome
+from kernelevolve_lab.knowledge.visible import fails_elsewhere
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.proposers.chat.findings import in_short, interval
 from kernelevolve_lab.proposers.chat.render import oneline
@@ -93,14 +94,14 @@ def undecided(state: RunState, told: set[str], most: int = 6) -> list[str]:
 
 
 def taken(state: RunState, pending: tuple[str, ...], results: bool = True, most: int = 24) -> list[str]:
-    """Titles of designs in the run and on their way, best first, for variety; with their speedups, or (`results` False) bare."""
+    """Titles of designs in the run and on their way, best first, for variety; each with what came of it, or (`results` False) bare."""
     entries = sorted(state.entries.values(), key=lambda entry: (-entry.fitness, -entry.order))
     first = [entry for entry in entries if entry.candidate.id in pending]
     found: dict[str, str] = {}
     for entry in (*first, *entries):
         if entry.candidate.title:
             title = _quoted(entry, 90)
-            found.setdefault(title, f"{title} ({entry.fitness:.2f}×)" if results and entry.fitness else title)
+            found.setdefault(title, f"{title} ({_came_of(entry)})" if results else title)
     return list(found.values())[:most]
 
 
@@ -125,6 +126,19 @@ def _line(entry: Entry, operator: Operator, state: RunState) -> str:
         return f"{name}: {in_short(evaluation, operator)}"
     came = _CAME_OF_IT.get(outcome(state, entry), "")
     return f"{name}: {interval(evaluation.speedup)}{', ' if came else ''}{came}"
+
+
+def _came_of(entry: Entry) -> str:
+    """The verdict in a few words, with the speedup where there is one."""
+    evaluation = entry.evaluation
+    if evaluation is None:
+        return "not judged yet"
+    if evaluation.verdict is Verdict.INFRA_ERROR:
+        return "the judge failed, not the kernel"
+    if fails_elsewhere(evaluation):
+        return "wrong on a case that is not shown"
+    speed = f" {entry.fitness:.2f}×" if entry.correct and entry.fitness else ""
+    return f"{evaluation.verdict.value.replace('_', ' ')}{speed}"
 
 
 def _of(mother: Entry) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib import resources
 
 import pytest
-from run_states import TARGET, request, state_of
+from run_states import TARGET, broken, candidate, correct, request, state_of
 
 from kernelevolve_lab import registry
 from kernelevolve_lab.harness import timing
@@ -14,7 +14,7 @@ from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.context import compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
 from kernelevolve_lab.proposers.chat.settings import read
-from kernelevolve_lab.records import Ceiling, Evidence
+from kernelevolve_lab.records import Ceiling, Evidence, Verdict
 
 COMPUTE = Ceiling(kind="compute", name="float32", value=4.97e11, evidence=Evidence.MEASURED, source="a test")
 MACHINE = TARGET.model_copy(update={"ceilings": (*TARGET.ceilings, COMPUTE)})
@@ -79,3 +79,16 @@ def test_nothing_is_promised_that_does_not_come(operator):
     assert "later prompts" not in alone.system
     lines = [made.system.splitlines()[1:3] for made in (on, off, alone)]
     assert all(first.endswith(".") and not second for first, second in lines), "one paragraph whatever is promised"
+
+
+def test_later_drafts_are_told_what_came_of_earlier_ones(operator):
+    good, bad, open_one, special = (candidate(number, title=f"draft {number}") for number in range(4))
+    elsewhere = correct(special, 1.6, operator)
+    cases = [case.model_copy(update={"verdict": Verdict.INCORRECT} if case.case.held_out else {}) for case in elsewhere.cases]
+    elsewhere = elsewhere.model_copy(update={"cases": tuple(cases)})
+    state = state_of(good, correct(good, 1.25, operator), bad, broken(bad), open_one, special, elsewhere)
+    (line,) = [line for line in prompt(operator, state, pending=(open_one.id,)).user.splitlines() if line.startswith("Designs already")]
+    for told in ('"draft 0" (correct 1.25×)', '"draft 1" (build failed)', '"draft 2" (not judged yet)', '"draft 3" (wrong on a case that'):
+        assert told in line
+    afresh = prompt(operator, state, memory="clean_slate").user
+    assert '"draft 0"; ' in afresh and "1.25×" not in afresh
