@@ -181,16 +181,31 @@ def _task(operator: Operator, state: RunState, target: TargetSpec) -> tuple[str,
     dtypes = sorted({case.dtype for case in visible})
     floors = ", ".join(f"{operator.tolerance.floors[dtype]:g} for {dtype}" for dtype in dtypes if dtype in operator.tolerance.floors)
     source = reference_source(operator, state)
+    baseline, remark = _baseline(state)
     least = [floor(target, operator.work(case), case.dtype) for case in visible]
     values = {
         "operator": operator,
         "cases": rows,
         "other_dtypes": not {case.dtype for case in operator.held_out(profile)} <= set(dtypes),
+        "baseline": baseline,
+        "remark": remark,
         "by_arithmetic": any(bound and not bound.memory for bound in least),
         "floors": floors or "0",
         "fenced": fenced,
     }
     return tuple(dict.fromkeys((render("task", reference=source, **values), render("task", reference="", **values))))
+
+
+def _baseline(state: RunState) -> tuple[str, str]:
+    """What fitness is against, and what is to be said of it: eager where evaluations say so, since torch.compile could not be had there."""
+    times = {(timed.case.name, timed.name): timed.timing.median for timed in state.baselines}
+    if "torch.compile" not in {name for _, name in times}:
+        against = {entry.evaluation.speedup.baseline for entry in state.entries.values() if entry.evaluation and entry.evaluation.speedup}
+        if "eager" in against:
+            return "eager", ""
+        return "torch.compile", " (its times are being measured; over `eager`, if it cannot be had)" if times and not against else ""
+    slower = any(seconds > times.get((case, "eager"), seconds) for (case, name), seconds in times.items() if name == "torch.compile")
+    return "torch.compile", ", also where `eager` is faster," if slower else ""
 
 
 def _profile(state: RunState) -> Profile:

@@ -14,7 +14,8 @@ from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.context import compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
 from kernelevolve_lab.proposers.chat.settings import read
-from kernelevolve_lab.records import Ceiling, Evidence, Verdict
+from kernelevolve_lab.records import Ceiling, Evidence, Timing, Verdict
+from kernelevolve_lab.records.events import BaselineCase, BaselinesMeasured
 
 COMPUTE = Ceiling(kind="compute", name="float32", value=4.97e11, evidence=Evidence.MEASURED, source="a test")
 MACHINE = TARGET.model_copy(update={"ceilings": (*TARGET.ceilings, COMPUTE)})
@@ -92,3 +93,27 @@ def test_later_drafts_are_told_what_came_of_earlier_ones(operator):
         assert told in line
     afresh = prompt(operator, state, memory="clean_slate").user
     assert '"draft 0"; ' in afresh and "1.25×" not in afresh
+
+
+def timed(operator, **seconds: float) -> BaselinesMeasured:
+    """Baselines of each visible case: `eager` and `compiled` in seconds."""
+    names = {"eager": "eager", "compiled": "torch.compile"}
+    timings = {names[key]: Timing(median=median, low=median, high=median, samples=9) for key, median in seconds.items()}
+    cases = [(case, name) for case in operator.visible("laptop") for name in timings]
+    return BaselinesMeasured(baselines=tuple(BaselineCase(case=case, name=name, timing=timings[name]) for case, name in cases))
+
+
+def test_what_fitness_is_against_is_told_as_it_is(operator):
+    def fitness(*events) -> str:
+        return next(line for line in prompt(operator, state_of(*events)).user.splitlines() if line.startswith("Fitness is"))
+
+    eager = timed(operator, eager=1e-3)
+    assert "`torch.compile` (its times are being measured; over `eager`, if it cannot be had) on the cases" in fitness(eager)
+    assert "over `torch.compile` on the cases" in fitness(eager, timed(operator, compiled=0.9e-3))
+    slower = (eager, timed(operator, compiled=1.2e-3))
+    assert "over `torch.compile`, also where `eager` is faster, on the cases" in fitness(*slower)
+    assert "eager took 1 ms, torch.compile took 1.2 ms as the run began" in prompt(operator, state_of(*slower)).user
+    one = candidate(1)
+    found = correct(one, 1.2, operator)
+    alone = found.model_copy(update={"speedup": found.speedup.model_copy(update={"baseline": "eager"})})
+    assert "over `eager` on the cases" in fitness(eager, one, alone)
