@@ -330,6 +330,8 @@ def _ask(request: ProposalRequest, parents: Sequence[Entry], advice: Advice) -> 
     told = request.memory != "none"
     return render(
         "ask",
+        left=_left(request.state) if told else None,
+        total=request.state.budget.candidates,
         parent=parents[0] if parents else None,
         second=parents[1] if len(parents) > 1 else None,
         diagnosed=bool(advice.diagnosis),
@@ -340,6 +342,14 @@ def _ask(request: ProposalRequest, parents: Sequence[Entry], advice: Advice) -> 
         judging=history.titles(judging) if parents and told else (),
         inclination=advice.inclinations[request.index % len(advice.inclinations)] if advice.inclinations else "",
     )
+
+
+def _left(state: RunState) -> int | None:
+    """How many candidates the budget still allows, the one that is asked for among them; None without such a bound."""
+    if state.budget.candidates is None:
+        return None
+    waiting = sum(entry.evaluation is None and not entry.banned for entry in state.entries.values())
+    return max(1, state.budget.candidates - state.judged - waiting)
 
 
 def _tunable(language: LanguageNotes) -> str:

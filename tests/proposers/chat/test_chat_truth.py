@@ -117,3 +117,14 @@ def test_what_fitness_is_against_is_told_as_it_is(operator):
     found = correct(one, 1.2, operator)
     alone = found.model_copy(update={"speedup": found.speedup.model_copy(update={"baseline": "eager"})})
     assert "over `eager` on the cases" in fitness(eager, one, alone)
+
+
+def test_it_is_told_how_many_candidates_are_left(operator):
+    judged, waiting = candidate(1), candidate(2)
+    state = state_of(judged, correct(judged, 1.1, operator), waiting, candidates=10)
+    assert prompt(operator, state, (judged.id,)).user.endswith("Of the run's 10 candidates 8 are left, with this one.")
+    last = state_of(judged, correct(judged, 1.1, operator), candidates=2)
+    assert "2 candidates 1 is left" in prompt(operator, last).user
+    assert "are left" not in prompt(operator, state, memory="none").user
+    endless = replace(state, budget=state.budget.model_copy(update={"candidates": None}))
+    assert "are left" not in prompt(operator, endless).user
