@@ -260,7 +260,7 @@ class Trial:
             self._flag(
                 Flag.SUSPICIOUS,
                 f"case '{case.name}' ran at {point.fraction:.0%} of what this machine was measured to reach ({point.bound_by}); "
-                "either the work is not done or the operator's count of it is wrong",
+                "it has an algorithm with fewer operations, or the work is not done, or the operator's count of it is wrong",
             )
         return point
 

@@ -9,13 +9,13 @@ import torch
 from run_states import TARGET, broken, candidate, correct, request, state_of
 
 from kernelevolve_lab import registry
-from kernelevolve_lab.harness import timing
+from kernelevolve_lab.harness import timing, trial
 from kernelevolve_lab.knowledge.diagnosis import diagnose
 from kernelevolve_lab.proposers.chat.advice import Adviser
 from kernelevolve_lab.proposers.chat.context import compose
 from kernelevolve_lab.proposers.chat.proposer import language_notes
 from kernelevolve_lab.proposers.chat.settings import read
-from kernelevolve_lab.records import Ceiling, Evidence, Timing, Verdict
+from kernelevolve_lab.records import Ceiling, Evidence, Flag, Timing, Verdict
 from kernelevolve_lab.records.events import BaselineCase, BaselinesMeasured
 
 COMPUTE = Ceiling(kind="compute", name="float32", value=4.97e11, evidence=Evidence.MEASURED, source="a test")
@@ -40,8 +40,16 @@ def test_fewer_operations_are_no_offence(conv1d, operator):
     text = prompt(conv1d).text
     assert "least time 1.42 ms (this arithmetic at 497 GFLOP/s)" in text
     assert "an algorithm with fewer operations may go below them" in text and "its arithmetic as written at the 497 GFLOP/s" in text
-    assert "changes neither verdict nor rank" in text
+    assert f"Beyond {trial.ABOVE_ROOF} times the roof" in text and "changes neither verdict nor rank" in text
     assert "may go below them" not in prompt(operator).text, "bytes that must be moved are a bound for every algorithm"
+
+
+def test_a_mark_above_the_roof_moves_nobody(operator):
+    """What the rules say of it: neither the verdict nor the rank changes."""
+    plain, marked = candidate(1), candidate(2)
+    above = correct(marked, 1.5, operator).model_copy(update={"flags": (Flag.SUSPICIOUS,), "reasons": ("above its roof",)})
+    state = state_of(plain, correct(plain, 1.2, operator), marked, above)
+    assert [entry.id for entry in state.ranked()] == [marked.id, plain.id] and state.best.id == marked.id and state.best.correct
 
 
 def test_dtypes_are_told(conv1d):
