@@ -78,7 +78,8 @@ class Steering:
     def _enqueue(self, state: RunState, command: Enqueue) -> tuple[list[Event], str]:
         known = tuple(p for p in command.parents if p in state.entries and not state.entries[p].banned)
         try:
-            candidate = Candidate(language=command.language, source=command.source, parents=known, title=command.title, notes=command.notes)
+            title = command.title or "Written by hand"
+            candidate = Candidate(language=command.language, source=command.source, parents=known, title=title, notes=command.notes)
         except (ValueError, LabError) as error:
             return [], f"That source cannot be judged: {error}"
         if candidate.id in state.entries:

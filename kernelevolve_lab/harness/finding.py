@@ -50,7 +50,10 @@ def evaluation(
             wide = next((r for r in speedups if r.high - r.low > NOISY_WIDTH * r.value), None)
             if wide is not None:
                 flags = (*flags, Flag.NOISY)
-                reasons = (*reasons, f"timings were noisy: the speedup lies between {wide.low:.2f}x and {wide.high:.2f}x")
+                reasons = (
+                    *reasons,
+                    f"timings were noisy: the speedup over {wide.baseline} lies between {wide.low:.2f}x and {wide.high:.2f}x",
+                )
     hits = tripwires.tripped(candidate.source[:LONGEST_SOURCE], registry.load("languages", candidate.language))
     if verdict is Verdict.CORRECT and (why := tripwires.suspicion(hits)):
         flags, reasons = tuple(dict.fromkeys((*flags, Flag.SUSPICIOUS))), (*reasons, why)

@@ -17,7 +17,7 @@ from typing import Any
 
 from kernelevolve_lab.knowledge import floors, outcomes
 from kernelevolve_lab.operators.base import Operator
-from kernelevolve_lab.records import CaseResult, Evaluation, Finding, TargetSpec
+from kernelevolve_lab.records import CaseResult, Evaluation, Finding, Flag, TargetSpec
 from kernelevolve_lab.records.run_state import Entry, RunState
 
 ROOF_RULES = frozenset(
@@ -123,10 +123,12 @@ def _attempts(state: RunState, entry: Entry) -> list[tuple[Entry, str]]:
 
 
 def _in_vain(attempts: Sequence[tuple[Entry, str]], topic: str) -> set[str]:
-    """Ids of the attempts at that topic that brought no clear gain; none where any attempt did."""
+    """Ids of the attempts at that topic that brought no clear gain, which noise cannot show; none where any attempt did."""
     (words,) = [found["words"] for found in _rules()["topic"] if found["name"] == topic]
     # The title says what is special about an attempt; its plan speaks of much else.
-    about = [(entry.id, outcome) for entry, outcome in attempts if re.search(words, entry.candidate.title, re.IGNORECASE)]
+    about = [(entry, outcome) for entry, outcome in attempts if re.search(words, entry.candidate.title, re.IGNORECASE)]
     if any(outcome == "faster" for _, outcome in about):
         return set()
-    return {id for id, outcome in about if outcome in ("slower", "unclear")}
+    return {
+        entry.id for entry, outcome in about if outcome == "slower" or (outcome == "unclear" and Flag.NOISY not in entry.evaluation.flags)
+    }

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kernelevolve_lab.knowledge.lessons import Gain, Lesson, LessonBook
-from kernelevolve_lab.knowledge.outcomes import against
+from kernelevolve_lab.knowledge.outcomes import against, alike
 from kernelevolve_lab.knowledge.visible import fails_elsewhere, visible
 from kernelevolve_lab.operators.base import Operator
 from kernelevolve_lab.records import Evidence, Verdict
@@ -44,7 +44,7 @@ def _changes(state: RunState, operator: Operator) -> Iterator[Lesson]:
         parents = [state.entries[parent] for parent in entry.candidate.parents if parent in state.entries]
         if len(parents) != 1 or not (_counts(entry) and _counts(parents[0])):
             continue
-        mine, its = entry.evaluation.speedup, parents[0].evaluation.speedup
+        mine, its = (evaluation.speedup for evaluation in alike(entry, parents[0]))
         if mine.baseline != its.baseline:
             continue
         gain = Gain(mine.value / its.value, mine.low / its.high, mine.high / its.low)

@@ -164,6 +164,12 @@ class Evaluation(Record):
         return self.speedup.value if self.speedup is not None else 0.0
 
     @property
+    def secured(self) -> float:
+        """What candidates are ranked by: the lower end of the main speedup's interval, 0 unless correct. Of many that were measured on a
+        noisy machine the highest value is mostly luck, and luck comes with a wide interval."""
+        return self.speedup.low if self.speedup is not None else 0.0
+
+    @property
     def wrong_elsewhere(self) -> bool:
         """Whether it failed a held-out case, though it is right on the visible ones."""
         return any(result.case.held_out and result.verdict is not Verdict.CORRECT for result in self.cases)

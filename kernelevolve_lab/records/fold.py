@@ -33,7 +33,7 @@ def _better(entry: Entry, best: Entry | None) -> bool:
     if best is None:
         return True
     rank, best_rank = _EVIDENCE_RANK[entry.evaluation.evidence], _EVIDENCE_RANK[best.evaluation.evidence]
-    return (rank, entry.fitness) > (best_rank, best.fitness)
+    return (rank, entry.secured) > (best_rank, best.secured)
 
 
 class RunFold:

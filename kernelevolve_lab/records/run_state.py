@@ -87,6 +87,10 @@ class Entry:
         return self.evaluation.fitness if self.evaluation else 0.0
 
     @property
+    def secured(self) -> float:
+        return self.evaluation.secured if self.evaluation else 0.0
+
+    @property
     def correct(self) -> bool:
         return self.evaluation is not None and self.evaluation.verdict is Verdict.CORRECT
 
@@ -173,15 +177,15 @@ class RunState:
         return tuple(request for request in self.requests if request.note is None)
 
     def ranked(self) -> tuple[Entry, ...]:
-        """Correct candidates best first (pinned ones are not moved up), those that were rejected or descend from one after the others, then
-        the rest, newest first. Numbers of different evidence are never ranked together: what was measured comes before what was emulated,
-        modelled or compiled."""
+        """Correct candidates best first, by what their speedup is at least (pinned ones are not moved up), those that were rejected or
+        descend from one after the others, then the rest, newest first. Numbers of different evidence are never ranked together: what was
+        measured comes before what was emulated, modelled or compiled."""
         evidence = list(Evidence)
 
         def key(entry: Entry) -> tuple:
             if not entry.correct:
                 return (2, 0, 0.0, -entry.order)
-            return (int(entry.banned), evidence.index(entry.evaluation.evidence), -entry.fitness, entry.order)
+            return (int(entry.banned), evidence.index(entry.evaluation.evidence), -entry.secured, entry.order)
 
         return tuple(sorted(self.entries.values(), key=key))
 

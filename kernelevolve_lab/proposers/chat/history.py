@@ -95,7 +95,7 @@ def undecided(state: RunState, told: set[str], most: int = 6) -> list[str]:
 
 def taken(state: RunState, pending: tuple[str, ...], results: bool = True, most: int = 24) -> list[str]:
     """Titles of designs in the run and on their way, best first, for variety; each with what came of it, or (`results` False) bare."""
-    entries = sorted(state.entries.values(), key=lambda entry: (-entry.fitness, -entry.order))
+    entries = sorted(state.entries.values(), key=lambda entry: (-entry.secured, -entry.order))
     first = [entry for entry in entries if entry.candidate.id in pending]
     found: dict[str, str] = {}
     for entry in (*first, *entries):
@@ -113,7 +113,7 @@ def titles(entries: Sequence[Entry]) -> list[str]:
 def _telling(entries) -> list[Entry]:
     """Those that were judged and that nobody rejected, the best first, then the failures, newest first."""
     judged = [entry for entry in entries if entry.evaluation and not entry.banned]
-    return sorted(judged, key=lambda entry: (-entry.fitness, -entry.order))
+    return sorted(judged, key=lambda entry: (-entry.secured, -entry.order))
 
 
 def _line(entry: Entry, operator: Operator, state: RunState) -> str:

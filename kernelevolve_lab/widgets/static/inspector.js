@@ -1,6 +1,7 @@
 // One candidate in full. The kernel renders the parts as escaped HTML when they are asked for; here they are only placed.
 
 import { bandText, h, setText, tabs, timesText } from "./dom.js";
+import { secured } from "./leaderboard.js";
 import { panel } from "./store.js";
 
 const TABS = [["source", "Source"], ["diff", "Diff"], ["cases", "Cases"], ["diagnosis", "Diagnosis"], ["evidence", "Metrics"], ["conversation", "Prompt"]];
@@ -35,7 +36,7 @@ export function inspectorPanel(store) {
   function previousBest(row) {
     let best = null;
     for (const other of store.rows.values()) {
-      if (other.order < row.order && other.verdict === "correct" && !other.banned && (!best || other.fitness > best.fitness)) best = other;
+      if (other.order < row.order && other.verdict === "correct" && !other.banned && (!best || secured(other) > secured(best))) best = other;
     }
     return best;
   }

@@ -15,12 +15,15 @@ const FILTERS = {
   pinned: (row) => row.pinned,
 };
 
-// Correct ones by evidence and fitness, then those that were rejected, then the rest newest first: the order of `RunState.ranked`.
+// What a speedup is at least, which candidates are ranked by.
+export const secured = (row) => row.speedups?.[row.main]?.[1] ?? 0;
+
+// Correct ones by evidence and by what their speedup is at least, then those that were rejected, then the rest newest first: the order of `RunState.ranked`.
 export function byRank(a, b) {
   const group = (row) => (row.verdict !== "correct" ? 2 : row.banned ? 1 : 0);
   if (group(a) !== group(b)) return group(a) - group(b);
   if (group(a) === 2) return b.order - a.order;
-  return EVIDENCE.indexOf(a.evidence) - EVIDENCE.indexOf(b.evidence) || (b.fitness ?? 0) - (a.fitness ?? 0) || a.order - b.order;
+  return EVIDENCE.indexOf(a.evidence) - EVIDENCE.indexOf(b.evidence) || secured(b) - secured(a) || a.order - b.order;
 }
 
 // A candidate's place on the roofline in the main case of the run.
