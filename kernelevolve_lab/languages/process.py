@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ def run(command: Sequence[str], scratch: Path, timeout: float, sandbox: Sandbox 
     # The shell sets the limits and becomes the command: safe in a threaded parent, where code between fork and exec would not be.
     memory = f"{'-d' if libraries else '-v'} {MEMORY_BYTES // 1024}"
     limits = f'ulimit -c 0; ulimit {memory}; ulimit -f {FILE_BYTES // 512}; ulimit -t {int(timeout) + 1}; exec "$@"'
-    with (scratch / ".output").open("w+b") as output, (scratch / ".errors").open("w+b") as errors:
+    # Files without names: several commands may run in one folder at once.
+    with tempfile.TemporaryFile(dir=scratch) as output, tempfile.TemporaryFile(dir=scratch) as errors:
         process = subprocess.Popen(
             ["/bin/sh", "-c", limits, "sh", *command],
             cwd=scratch,

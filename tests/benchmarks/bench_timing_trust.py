@@ -20,6 +20,8 @@ import numpy as np
 
 from kernelevolve_lab.harness import statistics
 from kernelevolve_lab.harness.judge import Judge
+from kernelevolve_lab.harness.policy import policy_for
+from kernelevolve_lab.harness.processes import Processes
 from kernelevolve_lab.harness.session import Session
 from kernelevolve_lab.harness.settings import JudgeSettings
 from kernelevolve_lab.harness.timing import CaseTimer, Limits, SessionContender
@@ -60,7 +62,8 @@ def compared(judge: Judge, plain: Build, other: Build, comparisons: int, limits:
         def start(name: str, build: Build, running: dict[str, Session] = running) -> Session:
             if name in running:
                 running[name].close()
-            running[name] = session = judge._session(works, build, language)
+            processes = Processes(judge._order, build, language, policy_for(judge.operator, ""))
+            running[name] = session = processes.start(works)
             session.call([warm], 0, 30.0)
             return session
 

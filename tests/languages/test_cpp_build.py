@@ -140,6 +140,14 @@ def test_a_huge_object_is_refused_by_the_limit_on_files(cpu: TargetSpec, tmp_pat
     assert not CPP.build(huge, cpu, tmp_path, timeout=60.0).ok
 
 
+def test_commands_that_run_in_one_folder_at_once_keep_their_outputs_apart(tmp_path: Path) -> None:
+    def echoed(number: int) -> str:
+        return process.run(["/bin/sh", "-c", f"echo {number}; sleep 0.1; echo {number}"], tmp_path, 20.0).output
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(echoed, range(6))) == [f"{number}\n{number}\n" for number in range(6)]
+
+
 def test_the_compiler_sees_no_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("CPLUS_INCLUDE_PATH", "/somewhere")
