@@ -186,7 +186,9 @@ class RunFold:
             self._elect()
         elif _better(entry, self._entries.get(best)):
             self._set(best_id=evaluation.candidate, since_best=0)
-            self._say(logged, f"New best: {evaluation.candidate}, {entry.fitness:.2f}x over {evaluation.speedup.baseline}.")
+            won = evaluation.speedup
+            said = f"{won.value:.2f}x [{won.low:.2f}, {won.high:.2f}] over {won.baseline}"
+            self._say(logged, f"New best: {evaluation.candidate}, {said}.")
         elif before.evaluation is None:
             self._set(since_best=self._state.since_best + 1)
 

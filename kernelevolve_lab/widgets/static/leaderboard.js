@@ -96,6 +96,7 @@ export function leaderboard(store) {
     headers.set(name, { th, button });
     headRow.append(th);
   }
+  headers.get("rank").button.title = "By what the speedup is at least: the lower end of its 95 % interval";
   const above = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", {}));
   const below = h("tr", { class: "kl-space", "aria-hidden": "true" }, h("td", {}));
   const body = h("tbody", {}, above, below);
